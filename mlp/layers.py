@@ -1,0 +1,65 @@
+"""Layers: an affine map over views of the network's flat parameter vector, and softmax as a layer of its own."""
+
+import numpy as np
+
+from mlp.activations import Floats, Workspace
+
+
+class Linear:
+    """z = x W + b.
+
+    Args:
+        weight: W, (fan_in, fan_out); updated from outside, by the optimizer.
+        bias: b, (fan_out,).
+        grad_weight, grad_bias: where ``backward`` leaves ∂L/∂W and ∂L/∂b; same shapes.
+    """
+
+    def __init__(self, weight: Floats, bias: Floats, grad_weight: Floats, grad_bias: Floats) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.grad_weight = grad_weight
+        self.grad_bias = grad_bias
+        self._x: Floats = np.empty(0)
+        self._z = Workspace()
+        self._dx = Workspace()
+
+    def forward(self, x: Floats) -> Floats:
+        """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
+        self._x = x
+        z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
+        z += self.bias
+        return z
+
+    def backward(self, delta: Floats) -> None:
+        """delta: ∂L/∂z, (batch, fan_out); fills ``grad_weight`` and ``grad_bias``."""
+        np.matmul(self._x.T, delta, out=self.grad_weight)
+        np.add.reduce(delta, axis=0, out=self.grad_bias)
+
+    def input_gradient(self, delta: Floats) -> Floats:
+        """∂L/∂x, (batch, fan_in), from the same delta; the first layer has no use for it."""
+        return np.matmul(delta, self.weight.T, out=self._dx.like(self._x))
+
+
+class Softmax:
+    """s_k = e^{z_k} / Σ_j e^{z_j} along the rows, as a layer of its own (report §2.3).
+
+    The report says that its backward pass is much like sigmoid's; the Jacobian is not diagonal, though:
+    ∂s_i/∂z_j = s_i (δ_ij − s_j), and ``backward`` multiplies by all of it. Cross entropy does not use
+    this layer (:class:`mlp.losses.CrossEntropy` contains a stable softmax of its own).
+    """
+
+    def __init__(self) -> None:
+        self._s: Floats = np.empty(0)
+
+    def forward(self, z: Floats) -> Floats:
+        """z: (batch, classes) → probabilities of the same shape; each row sums to 1."""
+        s = np.exp(z - z.max(axis=1, keepdims=True))
+        s /= s.sum(axis=1, keepdims=True)
+        self._s = s
+        return s
+
+    def backward(self, delta: Floats) -> Floats:
+        """∂L/∂s → ∂L/∂z = s ⊙ (delta − ⟨delta, s⟩), the Jacobian product written out."""
+        s = self._s
+        along: Floats = (delta * s).sum(axis=1, keepdims=True)
+        return s * (delta - along)

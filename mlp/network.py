@@ -1,0 +1,60 @@
+"""A multi-layer perceptron: any depth and widths over one flat vector of parameters."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mlp.activations import Activation, Floats
+from mlp.layers import Linear
+
+
+class Network:
+    """Linear → activation → … → Linear, logits out.
+
+    Parameters and gradients are one vector each (``theta``, ``grad``), of which the layers hold views: the
+    optimizer then updates everything in a handful of NumPy calls, and a checkpoint is a few arrays.
+
+    Args:
+        sizes: widths from input to output, e.g. ``(784, 360, 10)``.
+        activation: makes the activation of one hidden layer.
+        dtype: ``float32`` or ``float64``; everything is computed in it.
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: Callable[[], Activation], *, dtype: str) -> None:
+        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))  # (fan_in, fan_out) of each layer
+        count = sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
+        self.theta: Floats = np.zeros(count, dtype)
+        self.grad: Floats = np.zeros(count, dtype)
+        self.linears: list[Linear] = []
+        start = 0
+        for fan_in, fan_out in shapes:
+            middle, end = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
+            self.linears.append(
+                Linear(
+                    self.theta[start:middle].reshape(fan_in, fan_out),
+                    self.theta[middle:end],
+                    self.grad[start:middle].reshape(fan_in, fan_out),
+                    self.grad[middle:end],
+                )
+            )
+            start = end
+        self.activations = [activation() for _ in shapes[1:]]
+
+    def initialize(self, rng: np.random.Generator, *, std: float) -> None:
+        """Weights N(0, std²), biases 0 (report §2). Both dtypes start from the same draws."""
+        for linear in self.linears:
+            linear.weight[:] = rng.standard_normal(linear.weight.shape) * std
+            linear.bias[:] = 0
+
+    def forward(self, x: Floats) -> Floats:
+        """x: (batch, sizes[0]) → logits: (batch, sizes[-1]), valid until the next call."""
+        for linear, activation in zip(self.linears, self.activations, strict=False):
+            x = activation.forward(linear.forward(x))
+        return self.linears[-1].forward(x)
+
+    def backward(self, delta: Floats) -> None:
+        """Fill ``grad`` from delta = ∂L/∂logits of the last forward's batch."""
+        self.linears[-1].backward(delta)
+        for i in reversed(range(len(self.activations))):
+            delta = self.activations[i].backward(self.linears[i + 1].input_gradient(delta))
+            self.linears[i].backward(delta)

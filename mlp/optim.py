@@ -1,0 +1,135 @@
+"""Optimizers over the flat parameter vector, by name in :data:`OPTIMIZERS`.
+
+Conventions differ between libraries, so ours are written out. ``grad`` holds ``gradient_scale`` times the gradient of
+the mean loss when ``step`` is called: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
+Weight decay acts on weights and biases alike, as in the report.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from mlp.activations import Floats
+from mlp.schema import Entry, entry, number
+
+
+class Optimizer(Protocol):
+    """Moves ``theta`` along ``grad``; ``state`` is what a checkpoint must keep, updated in place."""
+
+    gradient_scale: float
+    state: dict[str, Floats]
+
+    def step(self) -> None: ...
+
+
+class SGD:
+    """Stochastic gradient descent with momentum (the report's).
+
+    v ← mo·v + (∂L/∂W + wd·W)
+    W ← W − lr·v
+
+    kept as u = lr·v, which saves a pass over the weights: u ← mo·u + lr·∂L/∂W + lr·wd·W;  W ← W − u.
+    """
+
+    def __init__(self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float) -> None:
+        self.gradient_scale = lr
+        self._theta, self._grad = theta, grad
+        self._decay, self._mo = lr * wd, mo
+        self._u = np.zeros_like(theta)
+        self._scratch = np.empty_like(theta)
+        self.state = {"lr_velocity": self._u}
+
+    def step(self) -> None:
+        self._u *= self._mo
+        self._u += self._grad
+        if self._decay:
+            self._u += np.multiply(self._theta, self._decay, out=self._scratch)
+        self._theta -= self._u
+
+
+class Nesterov:
+    """SGD with Nesterov's momentum, in the form of Sutskever et al. (2013) that PyTorch uses.
+
+    g = ∂L/∂W + wd·W;  v ← mo·v + g;  W ← W − lr·(g + mo·v)
+    """
+
+    def __init__(self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float) -> None:
+        self.gradient_scale = lr
+        self._theta, self._grad = theta, grad
+        self._decay, self._mo = lr * wd, mo
+        self._u = np.zeros_like(theta)
+        self._scratch = np.empty_like(theta)
+        self.state = {"lr_velocity": self._u}
+
+    def step(self) -> None:
+        step = self._grad  # becomes lr·(g + mo·v)
+        if self._decay:
+            step += np.multiply(self._theta, self._decay, out=self._scratch)
+        self._u *= self._mo
+        self._u += step
+        step += np.multiply(self._u, self._mo, out=self._scratch)
+        self._theta -= step
+
+
+class Adam:
+    """Adam (Kingma & Ba, arXiv:1412.6980), with ``mo`` as its β₁ and wd·W added to the gradient (L2).
+
+    m ← mo·m + (1 − mo)·g;  s ← β₂·s + (1 − β₂)·g²
+    W ← W − lr · (m / (1 − mo^t)) / (√(s / (1 − β₂^t)) + ε)
+
+    ``decoupled`` makes it AdamW (Loshchilov & Hutter, arXiv:1711.05101): g without the L2 term, and
+    W ← W − lr·wd·W besides.
+    """
+
+    def __init__(
+        self,
+        theta: Floats,
+        grad: Floats,
+        *,
+        lr: float,
+        wd: float,
+        mo: float,
+        beta2: float,
+        eps: float,
+        decoupled: bool,
+    ) -> None:
+        self.gradient_scale = 1.0
+        self._theta, self._grad = theta, grad
+        self._lr, self._wd, self._beta1, self._beta2, self._eps = lr, wd, mo, beta2, eps
+        self._decoupled = decoupled
+        self._m, self._s = np.zeros_like(theta), np.zeros_like(theta)
+        self._t = np.zeros(1)  # steps taken; an array, so that a checkpoint restores it like the others
+        self._scratch = np.empty_like(theta)
+        self.state = {"m": self._m, "s": self._s, "t": self._t}
+
+    def step(self) -> None:
+        g, scratch = self._grad, self._scratch
+        if self._decoupled:
+            self._theta *= 1 - self._lr * self._wd
+        elif self._wd:
+            g += np.multiply(self._theta, self._wd, out=scratch)
+        self._t += 1
+        t = float(self._t[0])
+        self._m *= self._beta1
+        self._m += np.multiply(g, 1 - self._beta1, out=scratch)
+        np.multiply(g, g, out=scratch)
+        scratch *= 1 - self._beta2
+        self._s *= self._beta2
+        self._s += scratch
+        np.sqrt(self._s, out=scratch)
+        scratch *= 1 / np.sqrt(1 - self._beta2**t)
+        scratch += self._eps
+        np.divide(self._m, scratch, out=scratch)
+        scratch *= self._lr / (1 - self._beta1**t)
+        self._theta -= scratch
+
+
+_ADAM_OPTIONS = {"beta2": number(ge=0, lt=1), "eps": number(gt=0)}
+
+OPTIMIZERS: dict[str, Entry[Optimizer]] = {
+    "sgd": entry(SGD),
+    "nesterov": entry(Nesterov),
+    "adam": entry(partial(Adam, decoupled=False), **_ADAM_OPTIONS),
+    "adamw": entry(partial(Adam, decoupled=True), **_ADAM_OPTIONS),
+}

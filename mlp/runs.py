@@ -1,0 +1,253 @@
+"""The run directory: the only state that processes share, and all that outlives them.
+
+    <out>/runs/<run_id>/
+        config.yaml        the identity, resolved
+        metrics.csv        one row per epoch, columns of :class:`Epoch`
+        status.json        :class:`Status`
+        provenance.json    what trained it: one entry for each session
+        checkpoint.npz     parameters, optimizer state, epoch, metrics so far
+        train.log
+        .hydra/            Hydra's own record
+        .lock              held by the process that trains
+
+Every file is written whole or not at all; metrics.csv grows by whole rows. Whoever only reads takes no lock.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from filelock import FileLock, Timeout
+
+State = Literal["running", "finished", "failed", "diverged", "interrupted"]
+
+
+class DamagedRun(Exception):
+    """A file of a run directory cannot be read as what it should be; the message names file and reason."""
+
+
+class Epoch(NamedTuple):
+    """One row of metrics.csv. Losses are means per image, accuracies in percent, times in seconds.
+
+    ``train_*`` are running means over the epoch's batches unless ``eval_train=full``; ``valid_*`` are the test set's,
+    as in the report, unless the data bring a validation split. ``seconds`` is training alone.
+    """
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    valid_loss: float
+    valid_acc: float
+    test_loss: float
+    test_acc: float
+    seconds: float
+    eval_seconds: float
+
+
+@dataclass(frozen=True)
+class Status:
+    """status.json: how a run stands, by the account of the process that last trained it."""
+
+    state: State
+    epoch: int  # epochs that are complete
+    target: int  # epochs asked for
+    host: str
+    pid: int
+    started: str  # of this session; UTC, ISO 8601
+    updated: str
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run has come to, as far as it was asked for."""
+
+    run_id: str
+    path: Path
+    state: State
+    history: tuple[Epoch, ...]
+    error: str | None = None
+    reused: bool = False  # nothing had to be trained
+    signal: int | None = field(default=None, compare=False)  # the one that interrupted it
+
+    @property
+    def last(self) -> Epoch | None:
+        return self.history[-1] if self.history else None
+
+    @property
+    def best(self) -> Epoch | None:
+        """The first epoch of the highest validation accuracy."""
+        return max(self.history, key=lambda row: row.valid_acc, default=None)
+
+
+class RunDir:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.status = path / "status.json"
+        self.provenance = path / "provenance.json"
+        self.checkpoint = path / "checkpoint.npz"
+        self.log = path / "train.log"
+        self._lock = path / ".lock"
+
+    @classmethod
+    def of(cls, out: Path, run_id: str) -> "RunDir":
+        return cls(out / "runs" / run_id)
+
+    # -- who works on it -------------------------------------------------------------------------------------------
+
+    def lock(self) -> FileLock:
+        """The lock of the one process that trains; it dies with the process, however that ends."""
+        return FileLock(self._lock)
+
+    def is_locked(self) -> bool:
+        """Whether a living process trains this run now."""
+        if not self._lock.exists():
+            return False
+        try:
+            with self.lock().acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def read_status(self) -> Status | None:
+        """None where nothing has been written yet. A "running" that nobody owns is given as "interrupted".
+
+        Raises:
+            DamagedRun: the file is not a status.
+        """
+        try:
+            values = json.loads(self.status.read_bytes())
+            status = Status(**values)
+            if status.state not in get_args(State) or not isinstance(status.epoch, int):
+                raise ValueError(f"state {status.state!r}, epoch {status.epoch!r}")
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise DamagedRun(f"{self.status}: not a run's status ({error})") from None
+        if status.state == "running" and not self.is_locked():
+            return Status(**{**values, "state": "interrupted"})
+        return status
+
+    def read_metrics(self) -> list[Epoch]:
+        """The complete rows of metrics.csv in order; a torn last row is left out.
+
+        Raises:
+            DamagedRun: the file is not a table of epochs 1, 2, 3, …
+        """
+        try:
+            text = self.metrics.read_bytes().decode()
+            lines = text[: text.rfind("\n") + 1].splitlines()
+            if lines and tuple(lines[0].split(",")) != Epoch._fields:
+                raise ValueError("unknown columns")
+            rows = [_parse_epoch(line) for line in lines[1:]]
+        except FileNotFoundError:
+            return []
+        except (ValueError, TypeError) as error:
+            raise DamagedRun(f"{self.metrics}: not a table of epochs ({error})") from None
+        if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
+            raise DamagedRun(f"{self.metrics}: epochs are not 1, 2, 3, …")
+        return rows
+
+    def result(self, epochs: int) -> Result | None:
+        """What there is to say without training, or None if there is more to do."""
+        status = self.read_status()
+        if status is None:
+            return None
+        history = tuple(self.read_metrics()[:epochs])
+        if len(history) == epochs:
+            return Result(self.path.name, self.path, "finished", history, reused=True)
+        if status.state == "diverged":
+            return Result(self.path.name, self.path, "diverged", history, status.error, reused=True)
+        return None
+
+    # -- writing (by the holder of the lock) -----------------------------------------------------------------------
+
+    def write_status(self, status: Status) -> None:
+        write_atomic(self.status, json.dumps(asdict(status), indent=2).encode() + b"\n")
+
+    def write_metrics(self, history: list[Epoch]) -> None:
+        """Replace the whole table."""
+        write_atomic(self.metrics, _csv([Epoch._fields, *history]))
+
+    def append_metrics(self, row: Epoch) -> None:
+        """Add one whole row, on disk when this returns."""
+        with open(self.metrics, "ab", buffering=0) as file:
+            file.write(_csv([row]))
+            os.fsync(file.fileno())
+
+    def add_provenance(self, session: dict[str, Any]) -> None:
+        """Append a session to provenance.json; an unreadable file is begun anew."""
+        try:
+            sessions = json.loads(self.provenance.read_bytes())["sessions"]
+        except (OSError, ValueError, TypeError, KeyError):
+            sessions = []
+        write_atomic(self.provenance, json.dumps({"sessions": [*sessions, session]}, indent=1).encode() + b"\n")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: temporary file beside it, fsync, rename."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would shut colleagues out
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def run_dirs(out: Path) -> Iterator[RunDir]:
+    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge."""
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                yield RunDir(Path(entry.path))
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def new_status(state: State, *, epoch: int, target: int, started: str, error: str | None = None) -> Status:
+    """A status of this process, as of now."""
+    return Status(state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error)
+
+
+def _current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _current_umask()
+
+
+def _parse_epoch(line: str) -> Epoch:
+    epoch, *values = line.split(",")
+    return Epoch(int(epoch), *map(float, values))
+
+
+def _csv(rows: list[Any]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()

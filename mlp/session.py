@@ -1,0 +1,200 @@
+"""One process's turn at a run: finish what is missing, so that it can be stopped and continued at any moment."""
+
+import contextlib
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import yaml
+from filelock import Timeout
+from threadpoolctl import threadpool_limits
+
+from mlp import checkpoint, provenance
+from mlp.config import RunConfig
+from mlp.data import Dataset, load
+from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now, write_atomic
+from mlp.schema import InputError
+from mlp.trainer import Diverged, Trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: RunConfig | Mapping[str, Any], *, on_epoch: Callable[[Epoch], None] | None = None) -> Result:
+    """Bring a run to ``config.epochs`` epochs and return what it has come to.
+
+    Idempotent: what is finished is read, what was interrupted goes on from its checkpoint, and a run that another
+    process trains at this moment is waited for. SIGINT and SIGTERM (in the main thread) end it as "interrupted"
+    after the current batch; only the epoch in flight is lost. A second signal raises KeyboardInterrupt.
+
+    Args:
+        config: checked, or a nested mapping as conf/ composes it.
+        on_epoch: called after each epoch that is trained here, once its row is on disk.
+
+    Raises:
+        InputError: the configuration, its data or its output directory cannot be used; nothing was written.
+        Exception: whatever stopped the training; the run is then marked "failed" and its log has the traceback.
+    """
+    if not isinstance(config, RunConfig):
+        config = RunConfig.from_mapping(config)
+    run = RunDir.of(config.out, config.run_id)
+    finished = _finished(run, config.epochs)
+    if finished is not None:
+        return finished
+    dataset = load(config.data.name, config.data.options)
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with _log_to(run), _locked(run):
+            finished = _finished(run, config.epochs)  # by whoever held the lock before
+            if finished is not None:
+                return finished
+            with threadpool_limits(config.threads, user_api="blas"), _Stop() as stop:
+                return _Session(config, run, dataset, stop).run(on_epoch)
+    except PermissionError as error:
+        raise InputError("out", str(config.out), f"cannot be written ({error.strerror}: {error.filename})") from error
+    except (NotADirectoryError, FileExistsError) as error:
+        raise InputError("out", str(config.out), f"must be a directory ({error.filename} is not)") from error
+
+
+class Interrupted(Exception):
+    """A signal asked the training to end."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class _Stop:
+    """Turns SIGINT and SIGTERM into a flag that the loop looks at after each batch."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, _frame: object) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def check(self) -> None:
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+class _Session:
+    """One process's turn at a run, under its lock."""
+
+    def __init__(self, config: RunConfig, run: RunDir, dataset: Dataset, stop: _Stop) -> None:
+        self._config, self._run, self._dataset, self._stop = config, run, dataset, stop
+        self._started = now()
+        self._trainer = Trainer(config, dataset)
+        self._history: list[Epoch] = []
+
+    def run(self, on_epoch: Callable[[Epoch], None] | None) -> Result:
+        try:
+            self._resume()
+            self._train(on_epoch)
+        except Interrupted as why:
+            return self._end("interrupted", f"{why} in epoch {len(self._history) + 1}", signum=why.signum)
+        except Diverged as why:
+            return self._end("diverged", str(why))
+        except BaseException as error:
+            log.error("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                self._write_status("failed", f"{type(error).__name__}: {error}")
+            raise
+        return self._end("finished")
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint, with metrics.csv cut back to it; without one, begin."""
+        try:
+            self._history = checkpoint.load(self._run.checkpoint, self._trainer.network, self._trainer.optimizer)
+        except FileNotFoundError:
+            pass
+        except DamagedRun as damage:
+            log.warning("%s; beginning anew", damage)
+        write_atomic(self._run.config, yaml.safe_dump(self._config.identity, sort_keys=False).encode())
+        self._run.write_metrics(self._history)
+        session = {"started": self._started, "from_epoch": len(self._history), **provenance.collect()}
+        self._run.add_provenance(session)
+        self._write_status("running")
+        log.info("training from epoch %d to %d", len(self._history) + 1, self._config.epochs)
+
+    def _train(self, on_epoch: Callable[[Epoch], None] | None) -> None:
+        last = self._config.epochs
+        for number in range(len(self._history) + 1, last + 1):
+            row = self._trainer.epoch(number, self._stop.check)
+            self._history.append(row)
+            self._run.append_metrics(row)
+            if number % self._config.checkpoint_every == 0 or number == last:
+                self._save_checkpoint()
+            self._write_status("running")
+            if on_epoch:
+                on_epoch(row)
+
+    def _save_checkpoint(self) -> None:
+        checkpoint.save(self._run.checkpoint, self._trainer.network, self._trainer.optimizer, self._history)
+
+    def _write_status(self, state: State, error: str | None = None) -> None:
+        epoch = len(self._history)
+        self._run.write_status(
+            new_status(state, epoch=epoch, target=self._config.epochs, started=self._started, error=error)
+        )
+
+    def _end(self, state: State, error: str | None = None, *, signum: int | None = None) -> Result:
+        self._write_status(state, error)
+        log.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
+        return Result(self._run.path.name, self._run.path, state, tuple(self._history), error, signal=signum)
+
+
+def _finished(run: RunDir, epochs: int) -> Result | None:
+    try:
+        return run.result(epochs)
+    except DamagedRun as damage:
+        log.warning("%s; going on from the checkpoint", damage)
+        return None
+
+
+@contextlib.contextmanager
+def _log_to(run: RunDir) -> Iterator[None]:
+    """Whatever this package logs goes to the run's own train.log as well."""
+    package = logging.getLogger("mlp")
+    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = package.level
+    package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
+def _locked(run: RunDir) -> Iterator[None]:
+    """Hold the run's lock; while somebody else does, say so and wait."""
+    lock = run.lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        status = run.read_status()
+        log.info("waiting for pid %s on %s, which trains this run", *((status.pid, status.host) if status else "??"))
+        lock.acquire(poll_interval=0.2)
+    try:
+        yield
+    finally:
+        lock.release()

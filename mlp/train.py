@@ -1,0 +1,113 @@
+"""``python -m mlp.train``: compose a run's configuration from conf/ with Hydra, train it, exit with what came of it.
+
+Exit status: 0 finished or diverged (both are results), 1 failed, 2 unusable input, 130 / 143 interrupted by
+SIGINT / SIGTERM.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlp import data, progress
+from mlp.config import RunConfig
+from mlp.runs import Result
+from mlp.schema import InputError
+from mlp.session import train
+
+_PACKAGE = Path(__file__).resolve().parent
+# In a wheel the configs are inside the package, in a checkout beside it.
+CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A composed configuration as the nested mapping that :class:`RunConfig` checks, without Hydra's own part."""
+    values: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True, throw_on_missing=True
+    )
+    return values
+
+
+def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
+    """The checked configuration that the same words on the command line would give.
+
+    >>> compose("activ=gelu", "lr=0.1").activ.name
+    'gelu'
+    """
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
+        return RunConfig.from_mapping(plain(hydra.compose("config", list(overrides))))
+
+
+def _run_id(*, _root_: DictConfig) -> str:
+    """``${run_id:}``: names the run directory, and checks everything before Hydra makes it."""
+    config = RunConfig.from_mapping(plain(_root_))
+    data.load(config.data.name, config.data.options)
+    return config.run_id
+
+
+OmegaConf.register_new_resolver("run_id", _run_id, replace=True)
+
+_results: list[Result] = []  # Hydra's main returns nothing
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def _task(cfg: DictConfig) -> Result:
+    config = RunConfig.from_mapping(plain(cfg))
+    with progress.epochs(config.epochs) as show:
+        result = train(config, on_epoch=show)
+    print(progress.summary(result, config.epochs))
+    _results.append(result)
+    return result
+
+
+def main() -> None:
+    """The command line; errors that the user can mend are said on one screen."""
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
+    try:
+        _task()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if traceback_wanted:
+            raise
+        sys.exit(_report(error))
+    signum = _results[-1].signal if _results else None
+    sys.exit(128 + signum if signum else 0)
+
+
+def _report(error: Exception) -> int:
+    """Print the root of an error; 2 if the input is to blame, 1 if not."""
+    chain = list(_causes(error))
+    message: object
+    for cause in chain:
+        if isinstance(cause, InputError):
+            print(f"error: {cause}", file=sys.stderr)
+            return 2
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        messages = dict.fromkeys(str(cause).strip() for cause in chain)  # causes repeat one another
+        print("error: " + "\n".join(message for message in messages if message), file=sys.stderr)
+        return 2
+    if isinstance(error, OSError) and error.filename is not None:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
+    print(f"error: {type(error).__name__}: {error}\nHYDRA_FULL_ERROR=1 shows the traceback", file=sys.stderr)
+    return 1
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+if __name__ == "__main__":
+    main()

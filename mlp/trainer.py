@@ -1,0 +1,102 @@
+"""The training loop itself: mini-batches, evaluation, and what is measured in an epoch. No files, no signals."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from mlp.activations import ACTIVATIONS
+from mlp.config import RunConfig
+from mlp.data import Batches, Dataset, Split
+from mlp.losses import LOSSES
+from mlp.network import Network
+from mlp.optim import OPTIMIZERS, Optimizer
+from mlp.runs import Epoch
+
+_EVALUATION_ROWS = 1000  # a block's activations stay within a few MB
+_INITIALIZATION = 0  # epochs count from 1, so 0 is free to seed the weights
+
+
+class Diverged(Exception):
+    """Loss or parameters are no longer finite."""
+
+
+class Trainer:
+    """Network, optimizer and data of one run; ``epoch(k)`` depends on nothing but their state, the seed and k."""
+
+    def __init__(self, config: RunConfig, dataset: Dataset) -> None:
+        sizes = (dataset.features, *config.hidden, dataset.classes)
+        activation = ACTIVATIONS[config.activ.name]
+        self.network = Network(sizes, lambda: activation.build(**config.activ.options), dtype=config.dtype)
+        self.network.initialize(_rng(config.seed, _INITIALIZATION), std=config.init_std)
+        self.optimizer: Optimizer = OPTIMIZERS[config.optim.name].build(
+            self.network.theta, self.network.grad, lr=config.lr, wd=config.wd, mo=config.mo, **config.optim.options
+        )
+        self._loss = LOSSES[config.loss.name].build(**config.loss.options)
+        self._dataset = dataset
+        self._batch_size = min(config.bsz, len(dataset.train))
+        self._seed = config.seed
+        self._full_train = config.eval_train == "full"
+        self._dtype = np.dtype(config.dtype)
+        self._batches = Batches(dataset.train, self._batch_size, self._dtype)
+        self._evaluations: dict[int, Batches] = {}
+
+    def epoch(self, number: int, after_batch: Callable[[], None] = lambda: None) -> Epoch:
+        """Train epoch ``number`` (from 1) and evaluate.
+
+        Args:
+            after_batch: called after each step; may raise to abandon the epoch.
+
+        Raises:
+            Diverged: a loss or a parameter became NaN or infinite.
+        """
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence is looked for, and named
+            start = time.perf_counter()
+            train_loss, train_acc = self._pass(number, after_batch)
+            seconds = time.perf_counter() - start
+            data = self._dataset
+            if self._full_train:
+                train_loss, train_acc = self.evaluate(data.train)
+            valid = self.evaluate(data.valid)
+            test = valid if data.test is data.valid else self.evaluate(data.test)
+            eval_seconds = time.perf_counter() - start - seconds
+        if not (math.isfinite(train_loss) and math.isfinite(valid[0]) and np.isfinite(self.network.theta).all()):
+            raise Diverged(f"a loss or parameter is no longer finite after epoch {number}")
+        return Epoch(number, train_loss, train_acc, *valid, *test, seconds, eval_seconds)
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Mean loss per image and accuracy in percent."""
+        rows = min(_EVALUATION_ROWS, len(split))
+        batches = self._evaluations.setdefault(id(split), Batches(split, rows, self._dtype))
+        loss, correct = 0.0, 0
+        for start in range(0, len(split), rows):
+            x, labels = batches.take(np.arange(start, min(start + rows, len(split))))
+            logits = self.network.forward(x)
+            loss += self._loss.forward(logits, labels)
+            correct += np.count_nonzero(logits.argmax(axis=1) == labels)
+        return loss / len(split), 100 * correct / len(split)
+
+    def _pass(self, number: int, after_batch: Callable[[], None]) -> tuple[float, float]:
+        """One epoch's steps; running means of loss and accuracy, each batch measured before its update."""
+        network, optimizer, loss = self.network, self.optimizer, self._loss
+        size = len(self._dataset.train)
+        order = _rng(self._seed, number).permutation(size)
+        total, correct = 0.0, 0
+        for start in range(0, size, self._batch_size):
+            x, labels = self._batches.take(order[start : start + self._batch_size])
+            logits = network.forward(x)
+            batch_loss = loss.forward(logits, labels)
+            if not math.isfinite(batch_loss):
+                raise Diverged(f"the loss became {batch_loss} in epoch {number}, batch {start // self._batch_size + 1}")
+            total += batch_loss
+            correct += np.count_nonzero(logits.argmax(axis=1) == labels)
+            network.backward(loss.backward(optimizer.gradient_scale / len(labels)))
+            optimizer.step()
+            after_batch()
+        return total / size, 100 * correct / size
+
+
+def _rng(seed: int, number: int) -> np.random.Generator:
+    """Epoch ``number``'s own stream: nothing random needs saving."""
+    return np.random.default_rng(np.random.SeedSequence([seed, number]))
