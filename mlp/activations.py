@@ -42,7 +42,7 @@ class Workspace:
 
     def like(self, x: Floats) -> Floats:
         """Uninitialised, of the shape and dtype of ``x`` (batch, width)."""
-        return self.rows(*x.shape, x.dtype)
+        return self.rows(x.shape[0], x.shape[1], x.dtype)
 
 
 class ReLU:

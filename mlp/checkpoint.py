@@ -25,7 +25,7 @@ def save(path: Path, network: Network, optimizer: Optimizer, history: list[Epoch
     arrays |= {f"optim.{name}": value for name, value in optimizer.state.items()}
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, history=np.array(history, np.float64), **arrays)
-    write_atomic(path, buffer.getbuffer())
+    write_atomic(path, buffer.getvalue())
 
 
 def load(path: Path, network: Network, optimizer: Optimizer) -> list[Epoch]:
@@ -37,11 +37,13 @@ def load(path: Path, network: Network, optimizer: Optimizer) -> list[Epoch]:
     """
     targets = parameters(network) | {f"optim.{name}": value for name, value in optimizer.state.items()}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*targets, "history")}
         for name, target in targets.items():
             if arrays[name].shape != target.shape or arrays[name].dtype != target.dtype:
-                raise ValueError(f"{name} is {arrays[name].dtype}{arrays[name].shape}, not {target.dtype}{target.shape}")
+                raise ValueError(
+                    f"{name} is {arrays[name].dtype}{arrays[name].shape}, not {target.dtype}{target.shape}"
+                )
         history = [Epoch(int(row[0]), *map(float, row[1:])) for row in arrays["history"]]
     except FileNotFoundError:
         raise

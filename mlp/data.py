@@ -112,7 +112,7 @@ class Batches:
 def load(name: str, values: Mapping[str, object]) -> Dataset:
     """The dataset ``name`` with its options, e.g. ``load("mnist", {"holdout": 5000, "holdout_seed": 0})``.
 
-    The first call unpacks into :func:`cache_dir` (MNIST: a third of a second); later ones map what is there.
+    The first call unpacks into :func:`cache_dir` (MNIST: half a second); later ones map what is there.
 
     Raises:
         InputError: an option, or a file that it names, cannot be used.
@@ -482,11 +482,11 @@ def _read_npy(archive: zipfile.ZipFile, key: str, packed: int) -> NDArray[Any]:
     """One array of an archive of ``packed`` bytes; trusts no size before it fits the other sizes."""
     member = archive.getinfo(key + ".npy")
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+        version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
             raise ValueError(f"{key} is in version {version} of the .npy format; must be 1.0 or 2.0")
-        shape, _, dtype = readers[version](stream)  # type: ignore[no-untyped-call]
+        shape, _, dtype = readers[version](stream)
         if dtype.hasobject or dtype.kind not in "iuf":
             raise ValueError(f"{key} is {dtype}; must be uint8, float32 or float64 (x) or integers (y)")
         size = math.prod(shape) * dtype.itemsize
@@ -494,9 +494,7 @@ def _read_npy(archive: zipfile.ZipFile, key: str, packed: int) -> NDArray[Any]:
         if min(shape, default=0) < 0 or stream.tell() + size != member.file_size or size > 1032 * packed:
             raise ValueError(f"{key} is damaged: its header promises {shape} of {dtype}, which is not what is there")
     with archive.open(member) as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
-        stream.read(1)  # zipfile compares the CRC when it comes to the end
-    return array
+        return np.lib.format.read_array(stream, allow_pickle=False)  # at its end zipfile compares the CRC
 
 
 def _find(folder: Path, file: str) -> Path:
@@ -519,7 +517,7 @@ def _read_at_most(stream: IO[bytes], size: int) -> bytes:
 
 
 def _download(base: str, file: str, folder: str, checksum: str | None = None) -> Path:
-    import pooch  # type: ignore[import-untyped]
+    import pooch
 
     log.info("downloading %s%s", base, file)
     pooch.get_logger().setLevel(logging.WARNING)  # it would advise the user about our arguments
@@ -586,20 +584,21 @@ def _map_folder(folder: Path) -> Arrays | None:
 
     Needs no lock and no right to write: a folder appears whole, by a rename.
     """
+    if not folder.is_dir():
+        return None
     try:
         expected = json.loads((folder / "cache.json").read_text())
+        if not isinstance(expected, dict) or not set(_REQUIRED) <= set(expected):
+            raise ValueError("cache.json does not list the arrays")
         for key, checksum in expected.items():
             if _sha256(folder / f"{key}.npy") != checksum:
                 raise ValueError(f"{key}.npy has changed")
         # np.asarray sheds the memmap class, which makes every slice of it slower; the map stays open beneath.
         mapped = {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in expected}
         return {key: np.array(array, np.intp) if key.startswith("y") else array for key, array in mapped.items()}
-    except FileNotFoundError:
-        if folder.exists():
-            log.warning("%s is incomplete, and is unpacked again", folder)
-    except (OSError, ValueError, AttributeError) as error:  # AttributeError: JSON, but no mapping
+    except (OSError, ValueError) as error:
         log.warning("%s is damaged (%s), and is unpacked again", folder, error)
-    return None
+        return None
 
 
 def _fill_folder(folder: Path, origin: Source, checksums: dict[str, str]) -> Arrays:

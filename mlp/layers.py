@@ -53,7 +53,7 @@ class Softmax:
 
     def forward(self, z: Floats) -> Floats:
         """z: (batch, classes) → probabilities of the same shape; each row sums to 1."""
-        s = np.exp(z - z.max(axis=1, keepdims=True))
+        s: Floats = np.exp(z - z.max(axis=1, keepdims=True))
         s /= s.sum(axis=1, keepdims=True)
         self._s = s
         return s
@@ -62,4 +62,5 @@ class Softmax:
         """∂L/∂s → ∂L/∂z = s ⊙ (delta − ⟨delta, s⟩), the Jacobian product written out."""
         s = self._s
         along: Floats = (delta * s).sum(axis=1, keepdims=True)
-        return s * (delta - along)
+        out: Floats = s * (delta - along)
+        return out

@@ -17,7 +17,13 @@ def epochs(total: int) -> Iterator[Callable[[Epoch], None]]:
     if not console.is_terminal:
         yield lambda row: print(f"epoch {row.epoch}/{total}  {describe(row)}", flush=True)
         return
-    columns = (TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("epoch"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=total)
         yield lambda row: progress.update(task, completed=row.epoch, description=describe(row))

@@ -22,7 +22,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -177,6 +177,11 @@ class RunDir:
 
     # -- writing (by the holder of the lock) -----------------------------------------------------------------------
 
+    def clear_temporaries(self) -> None:
+        """Remove what writers that were killed left behind."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def write_status(self, status: Status) -> None:
         write_atomic(self.status, json.dumps(asdict(status), indent=2).encode() + b"\n")
 
@@ -201,7 +206,7 @@ class RunDir:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: temporary file beside it, fsync, rename."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -225,7 +230,7 @@ def run_dirs(out: Path) -> Iterator[RunDir]:
 
 def now() -> str:
     """UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def new_status(state: State, *, epoch: int, target: int, started: str, error: str | None = None) -> Status:

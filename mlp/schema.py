@@ -141,9 +141,7 @@ def suggest(value: object, choices: Iterable[str]) -> str:
 
 
 def _within(x: float, gt: float | None, ge: float | None, lt: float | None, le: float | None) -> bool:
-    return (
-        (gt is None or x > gt) and (ge is None or x >= ge) and (lt is None or x < lt) and (le is None or x <= le)
-    )
+    return (gt is None or x > gt) and (ge is None or x >= ge) and (lt is None or x < lt) and (le is None or x <= le)
 
 
 def _bounds(gt: float | None, ge: float | None, lt: float | None, le: float | None) -> str:

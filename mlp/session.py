@@ -125,6 +125,7 @@ class _Session:
             pass
         except DamagedRun as damage:
             log.warning("%s; beginning anew", damage)
+        self._run.clear_temporaries()
         write_atomic(self._run.config, yaml.safe_dump(self._config.identity, sort_keys=False).encode())
         self._run.write_metrics(self._history)
         session = {"started": self._started, "from_epoch": len(self._history), **provenance.collect()}

@@ -12,14 +12,14 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp import data, progress
 from mlp.config import RunConfig
 from mlp.runs import Result
-from mlp.schema import InputError
+from mlp.schema import InputError, suggest
 from mlp.session import train
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -30,8 +30,9 @@ CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") i
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A composed configuration as the nested mapping that :class:`RunConfig` checks, without Hydra's own part."""
     values: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True, throw_on_missing=True
+        OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True, throw_on_missing=True
     )
+    assert isinstance(values, dict)
     return values
 
 
@@ -87,20 +88,25 @@ def main() -> None:
 def _report(error: Exception) -> int:
     """Print the root of an error; 2 if the input is to blame, 1 if not."""
     chain = list(_causes(error))
-    message: object
-    for cause in chain:
-        if isinstance(cause, InputError):
-            print(f"error: {cause}", file=sys.stderr)
-            return 2
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        messages = dict.fromkeys(str(cause).strip() for cause in chain)  # causes repeat one another
-        print("error: " + "\n".join(message for message in messages if message), file=sys.stderr)
-        return 2
-    if isinstance(error, OSError) and error.filename is not None:
-        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
-        return 2
-    print(f"error: {type(error).__name__}: {error}\nHYDRA_FULL_ERROR=1 shows the traceback", file=sys.stderr)
-    return 1
+    status = 2
+    blamed = next((cause for cause in chain if isinstance(cause, InputError)), None)
+    if blamed:
+        message = str(blamed)
+    elif isinstance(error, OverrideParseException):
+        message = f"{error.override}: {error.message.splitlines()[0]}"
+    elif isinstance(error, (HydraException, OmegaConfBaseException)):
+        message = str(error).strip()
+        for cause in chain:
+            if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+                message += suggest(cause.full_key.rpartition(".")[2], RunConfig.__dataclass_fields__)
+                break
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"out: {error.filename}: {error.strerror}"
+    else:
+        message = f"{type(error).__name__}: {error}\nHYDRA_FULL_ERROR=1 shows the traceback"
+        status = 1
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

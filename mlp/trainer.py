@@ -74,7 +74,7 @@ class Trainer:
             x, labels = batches.take(np.arange(start, min(start + rows, len(split))))
             logits = self.network.forward(x)
             loss += self._loss.forward(logits, labels)
-            correct += np.count_nonzero(logits.argmax(axis=1) == labels)
+            correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
         return loss / len(split), 100 * correct / len(split)
 
     def _pass(self, number: int, after_batch: Callable[[], None]) -> tuple[float, float]:
@@ -90,7 +90,7 @@ class Trainer:
             if not math.isfinite(batch_loss):
                 raise Diverged(f"the loss became {batch_loss} in epoch {number}, batch {start // self._batch_size + 1}")
             total += batch_loss
-            correct += np.count_nonzero(logits.argmax(axis=1) == labels)
+            correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
             network.backward(loss.backward(optimizer.gradient_scale / len(labels)))
             optimizer.step()
             after_batch()

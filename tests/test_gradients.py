@@ -24,7 +24,7 @@ def label(value):
 
 @pytest.mark.parametrize(
     ("activation", "loss", "sizes"),
-    itertools.product(variants(ACTIVATIONS), variants(LOSSES), DEPTHS),
+    list(itertools.product(variants(ACTIVATIONS), variants(LOSSES), DEPTHS)),
     ids=label,
 )
 def test_backward_equals_central_differences(activation, loss, sizes):

@@ -1,0 +1,115 @@
+"""``python -m mlp.train`` and ``scripts/run_mlp.py`` as a person uses them."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from mlp.train import compose
+
+
+def test_one_run_on_real_mnist(command, tmp_path):
+    done = command("activ=gelu", "loss=ce", "epochs=1", "threads=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("epoch 1/1  train ")
+    assert lines[1] == "finished: 1/1 epochs"
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    assert run.name == compose("activ=gelu").run_id
+    assert {p.name for p in run.iterdir()} == {
+        ".hydra", ".lock", "checkpoint.npz", "config.yaml", "metrics.csv", "provenance.json", "status.json", "train.log",
+    }  # fmt: skip
+    accuracy = float((run / "metrics.csv").read_text().splitlines()[1].split(",")[6])
+    assert 88 < accuracy < 92
+    assert command("activ=gelu", "epochs=1").stdout.startswith("finished already: 1/1 epochs")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr=-1"], "lr=-1: must be a number > 0"),
+        (["bsz=0"], "bsz=0: must be a whole number ≥ 1"),
+        (["mo=1.5"], "mo=1.5: must be a number ≥ 0 < 1"),
+        (["model.hidden=[]"], "model.hidden=[]"),
+        (["dtype=int8"], "dtype=int8: must be one of float32, float64"),
+        (["activ=gelo"], "Could not find 'activ/gelo'"),
+        (["activv=gelu"], "'activv'"),
+        (["lrr=1"], "did you mean lr?"),
+        (["lr"], "lr"),
+        (["lr=[1"], "lr=[1"),
+        (["data=npz"], "data.path"),
+        (["data=npz", "data.path=/nowhere.npz"], "/nowhere.npz"),
+        (["data=npz", "data.path=torn.npz"], "torn.npz"),
+        (["out=file/x"], "file"),
+        (["data.holdout=60000"], "data.holdout=60000"),
+    ],
+    ids=lambda x: x[-1] if isinstance(x, list) else "",
+)
+def test_bad_input_is_one_screen_status_2_and_no_directory(command, tmp_path, words, message):
+    (tmp_path / "torn.npz").write_bytes(b"PK\x03\x04 not the rest")
+    (tmp_path / "file").write_text("in the way")
+    done = command("epochs=1", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 20
+    assert done.stdout == ""
+    assert not list(tmp_path.glob("outputs/runs/*"))
+
+
+def test_a_traceback_for_those_who_ask(command):
+    assert "Traceback" in command("lr=-1", HYDRA_FULL_ERROR="1").stderr
+
+
+def test_out_moves_the_whole_tree(command, small, tmp_path):
+    before = {p.name for p in tmp_path.iterdir()}
+    assert command(*small, "out=elsewhere/deep").returncode == 0
+    assert {p.name for p in tmp_path.iterdir()} - before == {"elsewhere"}
+
+
+def test_import_is_cheap():
+    heavy = "pandas", "matplotlib", "hydra", "omegaconf", "scipy", "rich"
+    code = f"import sys, mlp, mlp.session; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def report_script(*words, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "run_mlp.py"), *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=60,
+    )
+
+
+def test_the_report_s_command_line(tmp_path):
+    """Report §2.1's command, on real data; further words pass through."""
+    words = ["--nlayer", "1", "--activ", "relu", "--loss", "cross_entropy", "--lr", "0.01", "--wd", "0.001", "--mo", "0.9", "epochs=1", "threads=1"]
+    done = report_script(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert compose().run_id in done.stdout
+
+
+def test_the_report_s_defaults_and_spellings():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from run_mlp import overrides
+
+    assert compose(*overrides([])).run_id == compose("lr=0.001").run_id
+    for spelling, name in (("enclidean", "euclidean"), ("hinge", "hinge"), ("cross_entropy", "ce")):
+        assert compose(*overrides(["--loss", spelling, "--nlayer", "2"])).run_id == compose(
+            f"loss={name}", "model=mlp2", "lr=0.001"
+        ).run_id  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words", [["--loss", "crossentropy"], ["--nlayer", "3"], ["--lr", "x"], ["--lr", "-1"], ["--los", "hinge"]]
+)
+def test_the_report_s_flags_are_checked(tmp_path, words):
+    done = report_script(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
