@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp.activations import ACTIVATIONS
-from mlp.data import DATASETS, source
+from mlp.datasets import DATASETS, source
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.schema import Check, Entry, fields, integer, list_of, number, one_of, optional, text

@@ -1,6 +1,7 @@
 """A multi-layer perceptron: any depth and widths over one flat vector of parameters."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Network:
     """
 
     def __init__(self, sizes: Sequence[int], activation: Callable[[], Activation], *, dtype: str) -> None:
-        shapes = list(zip(sizes[:-1], sizes[1:], strict=True))  # (fan_in, fan_out) of each layer
+        shapes = list(pairwise(sizes))  # (fan_in, fan_out) of each layer
         count = sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
         self.theta: Floats = np.zeros(count, dtype)
         self.grad: Floats = np.zeros(count, dtype)

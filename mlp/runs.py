@@ -154,7 +154,7 @@ class RunDir:
             lines = text[: text.rfind("\n") + 1].splitlines()
             if lines and tuple(lines[0].split(",")) != Epoch._fields:
                 raise ValueError("unknown columns")
-            rows = [_parse_epoch(line) for line in lines[1:]]
+            rows = [parse_epoch(line) for line in lines[1:]]
         except FileNotFoundError:
             return []
         except (ValueError, TypeError) as error:
@@ -247,7 +247,8 @@ def _current_umask() -> int:
 _UMASK = _current_umask()
 
 
-def _parse_epoch(line: str) -> Epoch:
+def parse_epoch(line: str) -> Epoch:
+    """A row of metrics.csv; ValueError or TypeError if it is none."""
     epoch, *values = line.split(",")
     return Epoch(int(epoch), *map(float, values))
 

@@ -102,6 +102,8 @@ def text() -> Check:
     """A string that is not empty and can be a path: no NUL byte."""
 
     def check(field: str, value: object) -> str:
+        if value == "???":  # OmegaConf's mark
+            raise InputError(field, value, "is missing; give it a value")
         if not isinstance(value, str) or not value or "\0" in value:
             raise InputError(field, value, "must be a text that is not empty")
         return value

@@ -22,7 +22,12 @@ from mlp.trainer import Diverged, Trainer
 log = logging.getLogger(__name__)
 
 
-def train(config: RunConfig | Mapping[str, Any], *, on_epoch: Callable[[Epoch], None] | None = None) -> Result:
+def train(
+    config: RunConfig | Mapping[str, Any],
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    wait: bool = True,
+) -> Result:
     """Bring a run to ``config.epochs`` epochs and return what it has come to.
 
     Idempotent: what is finished is read, what was interrupted goes on from its checkpoint, and a run that another
@@ -31,7 +36,9 @@ def train(config: RunConfig | Mapping[str, Any], *, on_epoch: Callable[[Epoch], 
 
     Args:
         config: checked, or a nested mapping as conf/ composes it.
-        on_epoch: called after each epoch that is trained here, once its row is on disk.
+        on_epoch: called after each epoch that is trained here, once its row is on disk. It may raise
+            :class:`Interrupted` to end the run there.
+        wait: for another process that trains this run; if False, raise :class:`Busy` instead.
 
     Raises:
         InputError: the configuration, its data or its output directory cannot be used; nothing was written.
@@ -46,7 +53,7 @@ def train(config: RunConfig | Mapping[str, Any], *, on_epoch: Callable[[Epoch], 
     dataset = load(config.data.name, config.data.options)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        with _log_to(run), _locked(run):
+        with _log_to(run), _locked(run, wait):
             finished = _finished(run, config.epochs)  # by whoever held the lock before
             if finished is not None:
                 return finished
@@ -58,8 +65,12 @@ def train(config: RunConfig | Mapping[str, Any], *, on_epoch: Callable[[Epoch], 
         raise InputError("out", str(config.out), f"must be a directory ({error.filename} is not)") from error
 
 
+class Busy(Exception):
+    """Another process trains this run at the moment."""
+
+
 class Interrupted(Exception):
-    """A signal asked the training to end."""
+    """A signal, or whoever watches the epochs, asked the training to end."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"by {signal.Signals(signum).name}")
@@ -186,14 +197,16 @@ def _log_to(run: RunDir) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(run: RunDir) -> Iterator[None]:
-    """Hold the run's lock; while somebody else does, say so and wait."""
+def _locked(run: RunDir, wait: bool) -> Iterator[None]:
+    """Hold the run's lock; while somebody else does, say so and wait, or raise :class:`Busy`."""
     lock = run.lock()
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        if not wait:
+            raise Busy(run.path.name) from None
         status = run.read_status()
-        log.info("waiting for pid %s on %s, which trains this run", *((status.pid, status.host) if status else "??"))
+        log.warning("waiting for pid %s on %s, which trains this run", *((status.pid, status.host) if status else "??"))
         lock.acquire(poll_interval=0.2)
     try:
         yield

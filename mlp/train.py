@@ -77,6 +77,9 @@ def main() -> None:
         _task()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # somebody's `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         if traceback_wanted:
             raise

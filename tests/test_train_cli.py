@@ -19,7 +19,8 @@ def test_one_run_on_real_mnist(command, tmp_path):
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert run.name == compose("activ=gelu").run_id
     assert {p.name for p in run.iterdir()} == {
-        ".hydra", ".lock", "checkpoint.npz", "config.yaml", "metrics.csv", "provenance.json", "status.json", "train.log",
+        ".hydra", ".lock", "checkpoint.npz", "config.yaml", "metrics.csv", "provenance.json", "status.json",
+        "train.log",
     }  # fmt: skip
     accuracy = float((run / "metrics.csv").read_text().splitlines()[1].split(",")[6])
     assert 88 < accuracy < 92
@@ -88,7 +89,8 @@ def report_script(*words, cwd):
 
 def test_the_report_s_command_line(tmp_path):
     """Report §2.1's command, on real data; further words pass through."""
-    words = ["--nlayer", "1", "--activ", "relu", "--loss", "cross_entropy", "--lr", "0.01", "--wd", "0.001", "--mo", "0.9", "epochs=1", "threads=1"]
+    flags = ["--nlayer", "1", "--activ", "relu", "--loss", "cross_entropy", "--lr", "0.01", "--wd", "0.001", "--mo", "0.9"]
+    words = [*flags, "epochs=1", "threads=1"]
     done = report_script(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert compose().run_id in done.stdout

@@ -1,0 +1,166 @@
+"""What a sweep shows: a live picture in a terminal, a line for each job that ends elsewhere, and the summary."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sweeps import estimate
+from sweeps.job import Outcome, epochs_done, last_row
+from sweeps.plan import Point
+
+if TYPE_CHECKING:
+    from sweeps.launch import Ended
+
+_STYLES = {"finished": "green", "failed": "bold red", "diverged": "yellow", "interrupted": "magenta", "running": "cyan"}
+_SHOWN = 20  # rows of the summary and of the running jobs
+
+
+class Display:
+    """Progress of the points that are left to train.
+
+    Args:
+        points: those left; their epochs that are done already do not count as progress.
+        reused: how many more were finished before.
+        slots: workers, for the estimate.
+    """
+
+    def __init__(self, points: list[Point], *, reused: int, slots: int) -> None:
+        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        )
+        self.interval = 0.5 if self._live else 5.0
+        self._points = {point.run_id: point for point in points}
+        self._begun = {point.run_id: epochs_done(point.run) for point in points}
+        self._work = {point.run_id: estimate.epoch_work(point.config) for point in points}
+        self._slots = slots
+        self._states: Counter[str] = Counter(reused=reused)
+        self._ended: set[str] = set()
+        self._epochs = {point.run_id: self._begun[point.run_id] for point in points}  # as last seen
+        self._start = time.monotonic()
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        self._console.print(escape(text), style="yellow")
+
+    def ended(self, item: "Ended") -> None:
+        """Say how a job ended; a failure says where to look, too."""
+        point, outcome = item.point, item.outcome
+        self._ended.add(point.run_id)
+        self._epochs[point.run_id] = max(outcome.epoch, self._begun[point.run_id])
+        self._states["reused" if outcome.reused else outcome.state] += 1
+        if self._live and outcome.state == "finished":
+            return
+        count = f"[{len(self._ended)}/{len(self._points)}]"
+        line = (
+            Text(f"{count} ")
+            .append(f"{outcome.state:<11}", _STYLES.get(outcome.state, ""))
+            .append(f" {point.run_id}  {varying(point)}  {_metrics(outcome)}")
+        )
+        if not self._live and len(self._ended) < len(self._points):
+            line.append(f"  (left: {estimate.words(self._seconds_left())})", "dim")
+        self._console.print(line)
+        if outcome.state in ("failed", "diverged"):
+            last = (outcome.error or "").strip().splitlines()[-1:] or [""]
+            self._console.print(Text(f"      {last[0]}\n      see {point.run.log}", "red"))
+
+    def refresh(self, flying: Collection[str]) -> None:
+        """Look at the runs that are under way."""
+        for run_id in flying:
+            self._epochs[run_id] = max(self._begun[run_id], epochs_done(self._points[run_id].run))
+        if self._live:
+            self._live.update(self._picture(flying), refresh=True)
+
+    def _picture(self, flying: Collection[str]) -> Group:
+        total = sum(point.config.epochs - self._begun[run_id] for run_id, point in self._points.items())
+        done = sum(self._epochs[run_id] - self._begun[run_id] for run_id in self._points)
+        counts = "  ".join(f"{number} {state}" for state, number in self._states.items() if number)
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            f"{len(self._ended)}/{len(self._points)} runs",
+            ProgressBar(total=max(total, 1), completed=done, width=40),
+            f"{done}/{total} epochs  left: {estimate.words(self._seconds_left())}",
+        )
+        rows = Table.grid(padding=(0, 2))
+        for run_id in list(flying)[:_SHOWN]:
+            point, row = self._points[run_id], last_row(self._points[run_id].run)
+            shown = f"valid {row.valid_acc:.2f} %" if row else "starting"
+            rows.add_row(escape(run_id), f"{self._epochs[run_id]}/{point.config.epochs}", shown, escape(varying(point)))
+        return Group(head, Text(counts, "dim"), rows)
+
+    def _seconds_left(self) -> float:
+        """From the speed of this sweep so far; the last jobs cannot share one run among several workers."""
+        elapsed = time.monotonic() - self._start
+        done = sum(self._work[run_id] * (self._epochs[run_id] - self._begun[run_id]) for run_id in self._points)
+        left = [
+            self._work[run_id] * (point.config.epochs - self._epochs[run_id])
+            for run_id, point in self._points.items()
+            if run_id not in self._ended
+        ]
+        if not done or not left:
+            return estimate.parallel_seconds([work / estimate.speed([]) for work in left], self._slots) if left else 0.0
+        busy = min(self._slots, len(self._points))
+        return estimate.parallel_seconds([work * elapsed * busy / done for work in left], self._slots)
+
+
+def varying(point: Point) -> str:
+    """A point's overrides, without what only says where and how."""
+    quiet = ("out=", "experiment=", "threads=", "data.path=")
+    return " ".join(text for text in point.overrides if not text.startswith(quiet))
+
+
+def _metrics(outcome: Outcome) -> str:
+    parts = [f"test {outcome.last.test_acc:.2f} %"] if outcome.last else []
+    if outcome.reused:
+        parts.append("already there")
+    elif outcome.seconds:
+        parts.append(f"{outcome.seconds:.1f} s")
+    return "  ".join(parts)
+
+
+def summary(items: Iterable["Ended"]) -> None:
+    """Best runs first (validation accuracy at the last epoch); what did not finish is never left out."""
+    items = list(items)
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    good = [item for item in items if item.outcome.state == "finished"]
+    bad = [item for item in items if item.outcome.state != "finished"]
+    good.sort(key=lambda item: -(item.outcome.last.valid_acc if item.outcome.last else 0.0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name, justify in (("run", "left"), ("state", "left"), ("epoch", "right"), ("test %", "right"),
+                          ("best %", "right"), ("at", "right"), ("overrides", "left")):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for item in [*good[:_SHOWN], *bad[:_SHOWN]]:
+        outcome = item.outcome
+        table.add_row(
+            escape(item.point.run_id),
+            Text(outcome.state, _STYLES.get(outcome.state, "")),
+            str(outcome.epoch),
+            f"{outcome.last.test_acc:.2f}" if outcome.last else "",
+            f"{outcome.best.test_acc:.2f}" if outcome.best else "",
+            str(outcome.best.epoch) if outcome.best else "",
+            escape(varying(item.point)),
+        )
+    if len(items) > 1 or bad:
+        console.print(table)
+    hidden = len(good[_SHOWN:]) + len(bad[_SHOWN:])
+    if hidden:
+        console.print(f"… and {hidden} more: python -m sweeps ls")

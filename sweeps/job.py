@@ -1,0 +1,135 @@
+"""What a worker does with one point, wherever it is: train it, and answer with what came of it."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mlp import provenance
+from mlp.config import RunConfig
+from mlp.runs import Epoch, Result, RunDir, State, parse_epoch, write_atomic
+from mlp.schema import InputError
+from mlp.session import Busy, Interrupted, train
+
+
+@dataclass(frozen=True)
+class Job:
+    """A point on its way to a worker; all plain data, frozen at submission."""
+
+    run_id: str
+    overrides: tuple[str, ...]
+    values: Mapping[str, Any]
+    stop_file: str  # when it exists, the job ends after the epoch it is in
+    timeout: float | None  # seconds
+    wait: bool = False  # for another process that trains this run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended. ``busy``: another process trains the run; ``lost``: the worker died."""
+
+    state: State | Literal["busy", "lost"]
+    epoch: int = 0
+    last: Epoch | None = None
+    best: Epoch | None = None
+    error: str | None = None
+    reused: bool = False
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, result: Result, seconds: float = 0.0) -> "Outcome":
+        history = result.history
+        return cls(result.state, len(history), result.last, result.best, result.error, result.reused, seconds)
+
+
+def execute(job: Job) -> Outcome:
+    """Train a job's run; every exception becomes an outcome, with the traceback in the run's own log."""
+    start = time.monotonic()
+
+    def watch(row: Epoch) -> None:
+        if Path(job.stop_file).exists():
+            raise Interrupted(signal.SIGTERM)
+        if job.timeout is not None and time.monotonic() - start > job.timeout:
+            raise TimeoutError(f"took longer than {job.timeout:g} s")
+
+    try:
+        config = RunConfig.from_mapping(job.values)
+        if Path(job.stop_file).exists():
+            return Outcome("interrupted", error="before it began")
+        result = train(config, on_epoch=watch, wait=job.wait)
+    except Busy:
+        return Outcome("busy")
+    except Exception as error:
+        return Outcome("failed", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - start)
+    if not result.reused:
+        _record(result.path, job)
+    return Outcome.of(result, time.monotonic() - start)
+
+
+def _record(path: Path, job: Job) -> None:
+    """What Hydra writes beside a job's results, for those who look there."""
+    folder = path / ".hydra"
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)).encode())
+    write_atomic(folder / "config.yaml", yaml.safe_dump(dict(job.values), sort_keys=False).encode())
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What a worker says of itself before a sweep begins."""
+
+    host: str
+    token: str | None  # what it read in the results tree
+    source_sha256: str
+
+
+def testify(path: str) -> Witness:
+    """Read a file that the main process has just written: proof that both see one results tree."""
+    try:
+        token = Path(path).read_text()
+    except OSError:
+        token = None
+    return Witness(socket.gethostname(), token, provenance.collect()["source_sha256"])
+
+
+def check_witnesses(out: Path, token: str, witnesses: list[Witness]) -> None:
+    """Every worker must see the same ``out`` and run the same code.
+
+    Raises:
+        InputError: names the worker that does not.
+    """
+    mine = provenance.collect()["source_sha256"]
+    for witness in witnesses:
+        if witness.token != token:
+            raise InputError(
+                "out", str(out), f"must be on a file system that all workers share; {witness.host} does not see it"
+            )
+        if witness.source_sha256 != mine:
+            raise InputError(
+                "hydra/launcher",
+                witness.host,
+                "this worker has another version of the mlp package; install the same everywhere",
+            )
+
+
+def last_row(run: RunDir) -> Epoch | None:
+    """The last whole row of metrics.csv as it stands, cheaply; None while there is none."""
+    try:
+        with open(run.metrics, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 512))
+            tail = file.read()
+        return parse_epoch(tail[: tail.rindex(b"\n")].rsplit(b"\n", 1)[-1].decode())
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def epochs_done(run: RunDir) -> int:
+    """Complete epochs of a run as its metrics.csv stands."""
+    row = last_row(run)
+    return row.epoch if row else 0

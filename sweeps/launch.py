@@ -1,0 +1,203 @@
+"""The seam between a plan and an engine: submission, retries, failures, and how a sweep ends.
+
+An engine runs jobs somewhere (:mod:`sweeps.pool`, :mod:`sweeps.dask`, :mod:`sweeps.ray`) and does nothing else. The
+run directories hold all the state that matters; losing this process loses nothing.
+"""
+
+import contextlib
+import queue
+import signal
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from mlp.runs import DamagedRun, RunDir
+from sweeps.display import Display
+from sweeps.job import Job, Outcome, epochs_done
+from sweeps.plan import Point
+
+
+class Engine(Protocol):
+    """Where jobs run."""
+
+    @property
+    def slots(self) -> int:
+        """Jobs that run at once, as of now."""
+
+    def describe(self) -> str:
+        """``2 local workers``."""
+
+    def check(self, out: Path) -> None:
+        """Raise InputError if the workers cannot use the results tree."""
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """A worker that dies is an outcome ("lost"), not an exception."""
+
+    def interrupt(self) -> None:
+        """Hurry running jobs to their end, where there is a way. They also watch the sweep's stop file."""
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do when something goes wrong."""
+
+    retries: int  # of a job whose worker died twice at the same epoch; one that got further is tried again for free
+    timeout: float | None  # seconds that a job may take
+    on_error: str  # continue | stop
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A point and how it ended."""
+
+    point: Point
+    outcome: Outcome
+
+
+def split(points: list[Point]) -> tuple[list[Ended], list[Point]]:
+    """Those that have come to their end already, and those with something left to train."""
+    ended, left = [], []
+    for point in points:
+        try:
+            result = point.run.result(point.config.epochs)
+        except DamagedRun:
+            result = None  # the job will find out what can be saved
+        if result is None:
+            left.append(point)
+        else:
+            ended.append(Ended(point, Outcome.of(result)))
+    return ended, left
+
+
+class Sweep:
+    """Takes the points of a plan to their ends on an engine.
+
+    Args:
+        stop_file: is made to stop the jobs of this sweep, wherever they run.
+    """
+
+    def __init__(self, engine: Engine, policy: Policy, display: Display, stop_file: Path) -> None:
+        self._engine, self._policy, self._display, self._stop_file = engine, policy, display, stop_file
+        self._events: queue.SimpleQueue[tuple[Job, Outcome] | None] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._elsewhere: deque[Job] = deque()  # runs that another process trains; asked again when all else is done
+        self._flying: dict[str, Job] = {}
+        self._losses: dict[str, tuple[int, int]] = {}  # run → the epoch at which its workers died, how often there
+        self._signals: list[int] = []
+        self._stopping = False
+
+    @property
+    def signum(self) -> int | None:
+        """The signal that ended the sweep, if one did."""
+        return self._signals[0] if self._signals else None
+
+    def run(self, points: list[Point]) -> list[Ended]:
+        """Train the points; returns how each ended, in that order, those that never began last."""
+        by_id = {point.run_id: point for point in points}
+        self._waiting.extend(
+            Job(point.run_id, point.overrides, point.values, str(self._stop_file), self._policy.timeout)
+            for point in points
+        )
+        ended: dict[str, Ended] = {}
+        try:
+            with self._signals_noted(), self._display:
+                while len(self._signals) < 2 and (self._flying or (self._more() and not self._stopping)):
+                    if self._signals:
+                        self._stop()
+                    self._fill()
+                    for job, outcome in self._next_events():
+                        final = self._settle(job, outcome)
+                        if final:
+                            ended[job.run_id] = Ended(by_id[job.run_id], final)
+                            self._display.ended(ended[job.run_id])
+                            if final.state == "failed" and self._policy.on_error == "stop":
+                                self._stop()
+                    self._display.refresh(self._flying)
+        finally:
+            self._stop_file.unlink(missing_ok=True)
+        never = (Ended(point, Outcome("interrupted", epochs_done(point.run))) for point in points)
+        return [*ended.values(), *(item for item in never if item.point.run_id not in ended)]
+
+    def _more(self) -> bool:
+        return bool(self._waiting or self._elsewhere)
+
+    def _fill(self) -> None:
+        """Keep each slot busy and a job ready behind it, so that no worker waits for this process between jobs."""
+        while not self._stopping and len(self._flying) < 2 * self._engine.slots:
+            if self._waiting:
+                job = self._waiting.popleft()
+            elif self._elsewhere and len(self._flying) < self._engine.slots:
+                job = replace(self._elsewhere.popleft(), wait=True)
+            else:
+                return
+            self._flying[job.run_id] = job
+            self._engine.submit(job).add_done_callback(lambda done, job=job: self._events.put((job, _outcome(done))))
+
+    def _next_events(self) -> Iterator[tuple[Job, Outcome]]:
+        """What has come in, waiting a little for the first."""
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=self._display.interval)
+            while True:
+                if event is not None:
+                    yield event
+                event = self._events.get_nowait()
+
+    def _settle(self, job: Job, outcome: Outcome) -> Outcome | None:
+        """A final outcome, or None if the job is to be tried again."""
+        del self._flying[job.run_id]
+        if outcome.state == "busy":
+            self._elsewhere.append(job)
+            return None
+        if outcome.state not in ("lost", "interrupted"):
+            return outcome
+        epoch = epochs_done(RunDir.of(Path(job.values["out"]), job.run_id))
+        if self._stopping or self._signals:
+            return Outcome("interrupted", epoch, error=outcome.error)
+        before, times = self._losses.get(job.run_id, (-1, 0))
+        times = times + 1 if epoch == before else 1
+        self._losses[job.run_id] = epoch, times
+        if times > self._policy.retries:
+            return Outcome("failed", epoch, error=f"{outcome.error}, {times} × after epoch {epoch}")
+        self._display.note(f"{job.run_id}: {outcome.error} after epoch {epoch}; trying again from there")
+        self._waiting.appendleft(job)
+        return None
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        self._waiting.clear()
+        self._elsewhere.clear()
+        self._display.note(
+            "stopping at a checkpoint; once more to kill" if self._signals else "stopping, as on_error says"
+        )
+        with contextlib.suppress(OSError):  # a full disk: the workers still get their signal
+            self._stop_file.parent.mkdir(parents=True, exist_ok=True)
+            self._stop_file.touch()
+        self._engine.interrupt()
+
+    @contextlib.contextmanager
+    def _signals_noted(self) -> Iterator[None]:
+        def note(signum: int, _frame: Any) -> None:
+            self._signals.append(signum)
+            self._events.put(None)  # wake up
+
+        previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+
+def _outcome(done: Future[Outcome]) -> Outcome:
+    try:
+        return done.result()
+    except Exception as error:
+        return Outcome("failed", error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,123 @@
+"""The local engine: persistent worker processes, supervised by pebble."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+
+from mlp.schema import integer, optional
+from sweeps.job import Job, Outcome, execute
+
+_GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
+
+
+def cores() -> int:
+    """Processors that this process may use: its affinity, and a container's quota."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        available = min(available, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
+        pass
+    return available
+
+
+def workers_for(workers: int | None, threads: int) -> int:
+    """As many workers of so many threads as the cores hold, unless a number is asked for.
+
+    Raises:
+        InputError: either is no whole number ≥ 1.
+    """
+    threads = integer(ge=1)("hydra.launcher.threads", threads)
+    asked = optional(integer(ge=1, le=1024))("hydra.launcher.workers", workers)
+    return int(asked or max(1, cores() // threads))
+
+
+class Pool:
+    """``workers`` processes; one that dies is replaced."""
+
+    def __init__(self, *, workers: int) -> None:
+        self.slots = workers
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPool:
+        # "spawn": a forked copy of a process with BLAS and display threads may hang.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPool(max_workers=self.slots, initializer=_begin, initargs=(os.getpid(),), context=context)
+
+    def describe(self) -> str:
+        return f"{self.slots} local worker{'s' if self.slots > 1 else ''}"
+
+    def check(self, out: Path) -> None:
+        """Nothing to check: the workers are on this machine."""
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        limit = None if job.timeout is None else job.timeout + _GRACE
+        try:
+            inner = self._pool.schedule(execute, args=(job,), timeout=limit)
+        except RuntimeError:  # the pool broke, e.g. by a worker killed while it held the pool's channel
+            self.close()
+            self._pool = self._new_pool()
+            inner = self._pool.schedule(execute, args=(job,), timeout=limit)
+        outer: Future[Outcome] = Future()
+        inner.add_done_callback(lambda done: _translate(done, outer))
+        return outer
+
+    def interrupt(self) -> None:
+        """Ask the workers to end their runs at once; idle ones just end."""
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                try:
+                    os.kill(process.pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
+
+    def close(self) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+
+def _translate(done: Future[Outcome], outer: Future[Outcome]) -> None:
+    """A dead worker is an outcome like others."""
+    if done.cancelled():
+        outer.set_result(Outcome("interrupted", error="never began"))
+        return
+    error = done.exception()
+    if error is None:
+        outer.set_result(done.result())
+    elif isinstance(error, ProcessExpired):
+        outer.set_result(Outcome("lost", error=_cause(error.exitcode)))
+    elif isinstance(error, TimeoutError):
+        outer.set_result(Outcome("failed", error="TimeoutError: did not react, so its worker was killed"))
+    elif isinstance(error, BrokenProcessPool):
+        outer.set_result(Outcome("lost", error="the pool broke"))
+    else:
+        outer.set_exception(error)
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        return f"worker killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"worker ended with status {exitcode}"
+
+
+def _begin(parent: int) -> None:
+    """A worker's start: the terminal's Ctrl-C is the main process's to handle, and without it there is nothing to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """End with the main process, even if that was killed: at the next batch if training, for certain soon after."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+    os._exit(1)
