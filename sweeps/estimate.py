@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,7 @@ def epoch_work(config: RunConfig) -> float:
     """Multiply-adds of one epoch: proportional to its time, near enough to compare networks."""
     dataset = data.load(config.data.name, config.data.options)
     widths = (dataset.features, *config.hidden, dataset.classes)
-    weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    weights = sum(a * b for a, b in pairwise(widths))
     return float(weights * (_PASSES * len(dataset.train) + len(dataset.test)))
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -137,7 +138,10 @@ class Sweep:
             else:
                 return
             self._flying[job.run_id] = job
-            self._engine.submit(job).add_done_callback(lambda done, job=job: self._events.put((job, _outcome(done))))
+            self._engine.submit(job).add_done_callback(partial(self._note, job))
+
+    def _note(self, job: Job, done: Future[Outcome]) -> None:
+        self._events.put((job, _outcome(done)))
 
     def _next_events(self) -> Iterator[tuple[Job, Outcome]]:
         """What has come in, waiting a little for the first."""

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -36,7 +37,11 @@ class Manifest:
             known = self._read()
             runs = {run["run_id"]: run for run in known.get("runs", [])}
             for point in points:
-                entry = {"run_id": point.run_id, "overrides": list(point.overrides), "epochs": point.config.epochs}
+                entry: dict[str, Any] = {
+                    "run_id": point.run_id,
+                    "overrides": list(point.overrides),
+                    "epochs": point.config.epochs,
+                }
                 earlier = runs.get(point.run_id)
                 if earlier is None or earlier["epochs"] < entry["epochs"]:
                     runs[point.run_id] = entry
@@ -49,7 +54,7 @@ class Manifest:
             }
             write_atomic(self.path, json.dumps(content, indent=1).encode() + b"\n")
 
-    def _read(self) -> dict[str, list[dict[str, int]]]:
+    def _read(self) -> dict[str, Any]:
         try:
             content = json.loads(self.path.read_bytes())
             for run in content["runs"]:

@@ -1,4 +1,4 @@
-"""What Hydra sees: the sweeper ``grid`` and the launchers over the seam. Subclassed in hydra_plugins, where it looks."""
+"""What Hydra sees: the sweeper ``grid`` and the launchers over the seam (subclassed in hydra_plugins)."""
 
 import hashlib
 import shlex
@@ -175,11 +175,10 @@ def describe(name: str, ended: list[Ended], left: list[Point], slots: int) -> st
 def plan_line(point: Point, ended: list[Ended]) -> str:
     """A point of a dry run: what is there of it, and what it would be."""
     done = {item.point.run_id: item.outcome for item in ended}
+    epoch = epochs_done(point.run)
+    state: str = f"from {epoch + 1}" if epoch else "new"
     if point.run_id in done:
         state = done[point.run_id].state
-    else:
-        epoch = epochs_done(point.run)
-        state = f"from {epoch + 1}" if epoch else "new"
     return f"{state:<10} {point.run_id}  {' '.join(point.overrides)}"
 
 

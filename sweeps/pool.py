@@ -1,5 +1,6 @@
 """The local engine: persistent worker processes, supervised by pebble."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -73,13 +74,11 @@ class Pool:
         """Ask the workers to end their runs at once; idle ones just end."""
         for process in multiprocessing.active_children():
             if process.pid is not None:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGTERM)
-                except ProcessLookupError:
-                    pass
 
     def close(self) -> None:
-        self._pool.stop()
+        self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
 
@@ -109,7 +108,7 @@ def _cause(exitcode: int | None) -> str:
 
 
 def _begin(parent: int) -> None:
-    """A worker's start: the terminal's Ctrl-C is the main process's to handle, and without it there is nothing to do."""
+    """A worker's start: the terminal's Ctrl-C is the main process's to handle, and a worker does not outlive that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig, digest
-from mlp.data import DATASETS
+from mlp.datasets import DATASETS
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.schema import InputError
