@@ -137,7 +137,7 @@ class RunDir:
                 raise ValueError(f"state {status.state!r}, epoch {status.epoch!r}")
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise DamagedRun(f"{self.status}: not a run's status ({error})") from None
         if status.state == "running" and not self.is_locked():
             return Status(**{**values, "state": "interrupted"})
@@ -157,7 +157,7 @@ class RunDir:
             rows = [parse_epoch(line) for line in lines[1:]]
         except FileNotFoundError:
             return []
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise DamagedRun(f"{self.metrics}: not a table of epochs ({error})") from None
         if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
             raise DamagedRun(f"{self.metrics}: epochs are not 1, 2, 3, …")

@@ -32,7 +32,7 @@ def train(
 
     Idempotent: what is finished is read, what was interrupted goes on from its checkpoint, and a run that another
     process trains at this moment is waited for. SIGINT and SIGTERM (in the main thread) end it as "interrupted"
-    after the current batch; only the epoch in flight is lost. A second signal raises KeyboardInterrupt.
+    after the current batch; only the epoch in flight is lost. A second SIGINT raises KeyboardInterrupt.
 
     Args:
         config: checked, or a nested mapping as conf/ composes it.
@@ -95,9 +95,9 @@ class _Stop:
             signal.signal(signum, handler)
 
     def _handle(self, signum: int, _frame: object) -> None:
-        if self.signum is not None:
+        if self.signum == signum == signal.SIGINT:  # pressed twice: whoever it is does not want to wait
             raise KeyboardInterrupt
-        self.signum = signum
+        self.signum = self.signum or signum
 
     def check(self) -> None:
         if self.signum is not None:

@@ -73,6 +73,7 @@ def main() -> None:
     """The command line; errors that the user can mend are said on one screen."""
     traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
+    sys.argv[1:] = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
     try:
         _task()
     except KeyboardInterrupt:
