@@ -20,12 +20,13 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import yaml
 from filelock import FileLock, Timeout
 
 State = Literal["running", "finished", "failed", "diverged", "interrupted"]
@@ -183,11 +184,16 @@ class RunDir:
             path.unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
-        write_atomic(self.status, json.dumps(asdict(status), indent=2).encode() + b"\n")
+        """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut."""
+        content = json.dumps(asdict(status), indent=2).encode() + b"\n"
+        write_atomic(self.status, content, durable=status.state != "running")
+
+    def write_config(self, identity: Mapping[str, Any]) -> None:
+        write_atomic(self.config, to_yaml(identity))
 
     def write_metrics(self, history: list[Epoch]) -> None:
-        """Replace the whole table."""
-        write_atomic(self.metrics, _csv([Epoch._fields, *history]))
+        """Replace the whole table, by one that the checkpoint can replace again."""
+        write_atomic(self.metrics, _csv([Epoch._fields, *history]), durable=False)
 
     def append_metrics(self, row: Epoch) -> None:
         """Add one whole row, on disk when this returns."""
@@ -204,15 +210,20 @@ class RunDir:
         write_atomic(self.provenance, json.dumps({"sessions": [*sessions, session]}, indent=1).encode() + b"\n")
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file beside it, fsync, rename."""
+def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file whole or not at all: temporary file beside it, fsync, rename.
+
+    Args:
+        durable: False saves the fsync, for what a power cut may take.
+    """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would shut colleagues out
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -226,6 +237,12 @@ def run_dirs(out: Path) -> Iterator[RunDir]:
         for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):
                 yield RunDir(Path(entry.path))
+
+
+def to_yaml(values: Mapping[str, Any]) -> bytes:
+    """Block YAML in the order given, by libyaml where it is there: the pure Python emitter takes milliseconds."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(dict(values), Dumper=dumper, sort_keys=False, allow_unicode=True)).encode()
 
 
 def now() -> str:

@@ -8,14 +8,13 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import yaml
 from filelock import Timeout
 from threadpoolctl import threadpool_limits
 
 from mlp import checkpoint, provenance
 from mlp.config import RunConfig
 from mlp.data import Dataset, load
-from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now, write_atomic
+from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now
 from mlp.schema import InputError
 from mlp.trainer import Diverged, Trainer
 
@@ -137,7 +136,7 @@ class _Session:
         except DamagedRun as damage:
             log.warning("%s; beginning anew", damage)
         self._run.clear_temporaries()
-        write_atomic(self._run.config, yaml.safe_dump(self._config.identity, sort_keys=False).encode())
+        self._run.write_config(self._config.identity)
         self._run.write_metrics(self._history)
         session = {"started": self._started, "from_epoch": len(self._history), **provenance.collect()}
         self._run.add_provenance(session)
@@ -152,7 +151,8 @@ class _Session:
             self._run.append_metrics(row)
             if number % self._config.checkpoint_every == 0 or number == last:
                 self._save_checkpoint()
-            self._write_status("running")
+            if number < last:
+                self._write_status("running")
             if on_epoch:
                 on_epoch(row)
 

@@ -1,19 +1,20 @@
 """What a worker does with one point, wherever it is: train it, and answer with what came of it."""
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from mlp import provenance
 from mlp.config import RunConfig
-from mlp.runs import Epoch, Result, RunDir, State, parse_epoch, write_atomic
+from mlp.runs import Epoch, Result, RunDir, State, parse_epoch, to_yaml, write_atomic
 from mlp.schema import InputError
 from mlp.session import Busy, Interrupted, train
 
@@ -48,12 +49,16 @@ class Outcome:
         return cls(result.state, len(history), result.last, result.best, result.error, result.reused, seconds)
 
 
-def execute(job: Job) -> Outcome:
-    """Train a job's run; every exception becomes an outcome, with the traceback in the run's own log."""
+def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
+    """Train a job's run; every exception becomes an outcome, with the traceback in the run's own log.
+
+    Args:
+        unwanted: asked after each epoch, like the stop file: nobody waits for this job any more.
+    """
     start = time.monotonic()
 
     def watch(row: Epoch) -> None:
-        if Path(job.stop_file).exists():
+        if Path(job.stop_file).exists() or unwanted():
             raise Interrupted(signal.SIGTERM)
         if job.timeout is not None and time.monotonic() - start > job.timeout:
             raise TimeoutError(f"took longer than {job.timeout:g} s")
@@ -76,8 +81,16 @@ def _record(path: Path, job: Job) -> None:
     """What Hydra writes beside a job's results, for those who look there."""
     folder = path / ".hydra"
     folder.mkdir(exist_ok=True)
-    write_atomic(folder / "overrides.yaml", yaml.safe_dump(list(job.overrides)).encode())
-    write_atomic(folder / "config.yaml", yaml.safe_dump(dict(job.values), sort_keys=False).encode())
+    overrides = "".join(f"- {json.dumps(text)}\n" for text in job.overrides)
+    write_atomic(folder / "overrides.yaml", overrides.encode(), durable=False)
+    write_atomic(folder / "config.yaml", to_yaml(job.values), durable=False)
+
+
+def execute_elsewhere(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
+    """:func:`execute` on a worker that may have joined since they were checked: never train into a private tree."""
+    if not Path(job.values["out"], "sweeps").is_dir():
+        return Outcome("failed", error=str(_unseen(Path(job.values["out"]), socket.gethostname())))
+    return execute(job, unwanted)
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,26 @@ class Witness:
     host: str
     token: str | None  # what it read in the results tree
     source_sha256: str
+
+
+@contextlib.contextmanager
+def token_file(out: Path) -> Iterator[tuple[Path, str]]:
+    """A file in the results tree, and what only who sees that very tree can read in it.
+
+    Raises:
+        InputError: there can be no file.
+    """
+    token = uuid.uuid4().hex
+    path = out / "sweeps" / f".seen-{token}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, token.encode())
+    except OSError as error:
+        raise InputError("out", str(out), f"cannot be written ({error.strerror}: {error.filename})") from error
+    try:
+        yield path, token
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def testify(path: str) -> Witness:
@@ -107,15 +140,17 @@ def check_witnesses(out: Path, token: str, witnesses: list[Witness]) -> None:
     mine = provenance.collect()["source_sha256"]
     for witness in witnesses:
         if witness.token != token:
-            raise InputError(
-                "out", str(out), f"must be on a file system that all workers share; {witness.host} does not see it"
-            )
+            raise _unseen(out, witness.host)
         if witness.source_sha256 != mine:
             raise InputError(
                 "hydra/launcher",
                 witness.host,
                 "this worker has another version of the mlp package; install the same everywhere",
             )
+
+
+def _unseen(out: Path, host: str) -> InputError:
+    return InputError("out", str(out), f"must be on a file system that all workers share; {host} does not see it")
 
 
 def last_row(run: RunDir) -> Epoch | None:

@@ -89,7 +89,20 @@ def report_script(*words, cwd):
 
 def test_the_report_s_command_line(tmp_path):
     """Report §2.1's command, on real data; further words pass through."""
-    flags = ["--nlayer", "1", "--activ", "relu", "--loss", "cross_entropy", "--lr", "0.01", "--wd", "0.001", "--mo", "0.9"]
+    flags = [
+        "--nlayer",
+        "1",
+        "--activ",
+        "relu",
+        "--loss",
+        "cross_entropy",
+        "--lr",
+        "0.01",
+        "--wd",
+        "0.001",
+        "--mo",
+        "0.9",
+    ]
     words = [*flags, "epochs=1", "threads=1"]
     done = report_script(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
