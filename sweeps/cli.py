@@ -1,0 +1,268 @@
+"""``python -m sweeps COMMAND``: collect runs, draw and tabulate them, check conclusions, and look at runs.
+
+Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 interrupted by Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlp.runs import DamagedRun, write_atomic
+from mlp.schema import InputError, number
+
+if TYPE_CHECKING:
+    from sweeps.collect import Collection
+
+_Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    try:
+        args = _parse(list(sys.argv[1:] if argv is None else argv))
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except InputError as error:
+        return _fail(str(error), 2)
+    except DamagedRun as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # as with | head: nobody reads on, and that is no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
+        return 0
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
+    return status
+
+
+def _fail(message: str, status: int) -> int:
+    from sweeps.record import printable
+
+    print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+    return status
+
+
+# ---------------------------------------------------------------------------------------------------------- arguments
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sweeps", description="Read collected runs back.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: _Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary)
+        sub.set_defaults(run=run, filters=[] if filters else None)
+        sub.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="results tree (outputs)")
+        if filters:
+            sub.add_argument("filters", nargs="*", metavar="FILTER", help="activ=relu,gelu  'lr<=0.01'  state!=failed")
+            sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
+            sub.add_argument("--epochs", type=int, metavar="N", help="every run as of epoch N")
+        return sub
+
+    command("collect", _collect, "runs and epochs as Parquet and CSV in DIR")
+    sub = command("tables", _tables, "the report's tables, in DIR/tables; or, with --rows and --cols, any comparison")
+    sub.add_argument("--only", type=_words, metavar="NAMES", help="of table1,table2,lr,wd,mo")
+    sub.add_argument("--rows", type=_words, default=[], metavar="KEYS", help="e.g. activ")
+    sub.add_argument("--cols", type=_words, default=[], metavar="KEYS", help="e.g. model,optim")
+    sub.add_argument("--values", type=_words, default=["test_acc"], metavar="METRICS", help="(test_acc)")
+    sub.add_argument("--format", choices=("md", "tex", "csv"), default="md", help="of a comparison (md)")
+    sub = command("figures", _figures, "the report's figures 1 to 8, in DIR/figures")
+    sub.add_argument("--only", type=_words, metavar="NUMBERS", help="e.g. 5,6")
+    sub = command("curves", _curves, "any metric over the epochs, in DIR/figures")
+    sub.add_argument("--metric", default="valid_acc", help="(valid_acc)")
+    sub.add_argument("--by", metavar="KEYS", help="one curve for each value of these, e.g. lr (all that vary)")
+    sub = command("heatmap", _heatmap, "any run metric over two keys, in DIR/figures")
+    sub.add_argument("--x", required=True, metavar="KEY")
+    sub.add_argument("--y", required=True, metavar="KEY")
+    sub.add_argument("--value", default="best_valid_acc", metavar="METRIC", help="(best_valid_acc)")
+    sub = command("claims", _claims, "the report's conclusions, checked, in DIR/claims.md and .json")
+    sub.add_argument("--only", type=_words, metavar="NAMES")
+    sub.add_argument("--brief", action="store_true", help="a line for each")
+    sub = command("timing", _timing, "time the nets alone on this machine, for the claims about time", filters=False)
+    sub.add_argument("--rounds", type=int, default=10, metavar="N", help="(10)")
+    command("report", _report, "everything on one page, DIR/report/index.html")
+    sub = command("ls", _ls, "list runs")
+    sub.add_argument("--sort", metavar="COLUMN", help="e.g. test_acc; -test_acc for the highest first")
+    sub.add_argument("--columns", type=_words, metavar="COLUMNS")
+    sub.add_argument("--limit", type=int, metavar="N", help="rows at most; 0 for all")
+    sub.add_argument("--csv", action="store_true", help="full precision, for programs")
+    sub = command("show", _show, "one run: configuration, status, metrics, provenance", filters=False)
+    sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
+    sub = command("diff", _diff, "two runs: where they differ, and their metrics", filters=False)
+    sub.add_argument("names", nargs=2, metavar="RUN")
+    sub = command("watch", _watch, "the running runs, live, until Ctrl-C", filters=False)
+    sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
+    sub.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between looks (1)")
+    sub.add_argument("--once", action="store_true", help="a single look")
+
+    args, rest = parser.parse_known_args(_joined(argv))
+    if rest and (args.filters is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if rest:  # filters that came after an option
+        args.filters += rest
+    return args
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """``--sort -lr`` as ``--sort=-lr``, which argparse would take for an option."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] == "--sort":
+            words[-1] = f"--sort={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+# ----------------------------------------------------------------------------------------------------------- commands
+
+
+def _load(args: argparse.Namespace) -> "Collection":
+    """The chosen runs; a line of warning for each directory that cannot be read."""
+    from sweeps.collect import load
+
+    collection = load(args.out, *args.filters, sweep=args.sweep, epochs=args.epochs)
+    for problem in collection.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    return collection
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from sweeps.collect import write
+
+    collection = _load(args)
+    states = collection.runs["state"].value_counts()
+    found = ", ".join(f"{count} {state}" for state, count in states.items())
+    print(f"{len(collection.runs)} runs ({found or 'none'}), {len(collection.epochs)} epochs")
+    return _written(write(collection, args.out))
+
+
+def _tables(args: argparse.Namespace) -> int:
+    from sweeps import tables
+
+    if args.rows or args.cols:
+        table = tables.pivot(_load(args), args.rows, args.cols, args.values)
+        render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
+        print(render(), end="")
+        return 0
+    names = _chosen(args.only, list(tables.TABLES))
+    collection = _load(args)
+    return _written([path for name in names for path in tables.TABLES[name](collection).write(args.out / "tables")])
+
+
+def _figures(args: argparse.Namespace) -> int:
+    from sweeps import figures
+
+    numbers = _chosen(args.only, [str(number) for number in figures.FIGURES])
+    collection = _load(args)
+    stems = []
+    for figure in numbers:
+        stems.append(_figure_stem(args.out, f"fig{figure}"))
+        figures.save(figures.FIGURES[int(figure)](collection), stems[-1])
+    return _written([stem.with_name(f"{stem.name}.{suffix}") for stem in stems for suffix in ("png", "svg", "pdf")])
+
+
+def _curves(args: argparse.Namespace) -> int:
+    from sweeps import figures
+
+    figure = figures.curves(_load(args), metric=args.metric, by=args.by)
+    stem = _figure_stem(args.out, f"curves-{args.metric}" + (f"-by-{args.by.replace(',', '-')}" if args.by else ""))
+    figures.save(figure, stem)
+    return _written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
+
+
+def _heatmap(args: argparse.Namespace) -> int:
+    from sweeps import figures
+
+    figure = figures.heatmap(_load(args), x=args.x, y=args.y, value=args.value)
+    stem = _figure_stem(args.out, f"heatmap-{args.value}-{args.x}-{args.y}")
+    figures.save(figure, stem)
+    return _written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
+
+
+def _claims(args: argparse.Namespace) -> int:
+    from sweeps import claims
+
+    names = _chosen(args.only, list(claims.CLAIMS))
+    chosen = [claim for claim in claims.evaluate(_load(args)) if claim.name in names]
+    markdown = claims.to_markdown(chosen)
+    print(claims.to_text(chosen) if args.brief else markdown, end="")
+    if args.only:
+        return 0
+    write_atomic(args.out / "claims.md", markdown.encode())
+    write_atomic(args.out / "claims.json", claims.to_json(chosen).encode())
+    return _written([args.out / "claims.md", args.out / "claims.json"])
+
+
+def _timing(args: argparse.Namespace) -> int:
+    from sweeps import timing
+
+    return _written([timing.measure(args.out, rounds=args.rounds)])
+
+
+def _report(args: argparse.Namespace) -> int:
+    from sweeps import report
+
+    return _written([report.write(_load(args), args.out)])
+
+
+def _ls(args: argparse.Namespace) -> int:
+    from sweeps import reading
+
+    collection = _load(args)
+    runs = reading.select(collection.runs, args.columns or reading.COLUMNS, args.sort)
+    if args.csv:
+        print((runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
+    else:
+        reading.print_runs(runs, limit=args.limit)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from sweeps import reading
+
+    reading.show(reading.find(args.out, args.name))
+    return 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    from sweeps import reading
+
+    reading.diff(*(reading.find(args.out, name) for name in args.names))
+    return 0
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from sweeps import reading
+    from sweeps.collect import read_manifest
+
+    interval = number(ge=0.1)("--interval", args.interval)
+    only = {run["run_id"] for run in read_manifest(args.out, args.sweep)["runs"]} if args.sweep else None
+    reading.watch(args.out, only, interval=interval, once=args.once)
+    return 0
+
+
+def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
+    for name in only or ():
+        if name not in known:
+            raise InputError("--only", name, f"must be of {', '.join(known)}")
+    return only or known
+
+
+def _figure_stem(out: Path, name: str) -> Path:
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name.replace(".", "_")  # an option's dot would pass for a suffix
+
+
+def _written(paths: list[Path]) -> int:
+    print(*paths, sep="\n")
+    return 0

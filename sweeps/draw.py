@@ -1,0 +1,255 @@
+"""Curves and how they are drawn: data and axes in, axes out.
+
+A curve is the mean over a configuration's seeds with Student's 95 % interval as a band. A run that diverged is
+marked by a cross where it stopped; one that is unfinished simply ends.
+"""
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mlp.runs import write_atomic
+from sweeps import style, summary
+from sweeps.collect import Collection
+
+FORMATS: Mapping[str, Mapping[str, Any]] = {  # no dates: same data, same bytes
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a figure: a configuration's metric over the epochs, and how its runs ended.
+
+    Attributes:
+        rows: epoch, mean, half (of the interval), n; ascending epochs; empty if no run has an epoch.
+        runs: the rows of ``Collection.runs`` behind it, with ``last``: the metric at the last epoch read.
+    """
+
+    label: str
+    look: style.Look
+    rows: pd.DataFrame
+    runs: pd.DataFrame
+
+    @cached_property
+    def diverged(self) -> pd.DataFrame:
+        return self.runs[self.runs["state"] == "diverged"]
+
+    @cached_property
+    def unfinished(self) -> pd.DataFrame:
+        return self.runs[~self.runs["state"].isin(["finished", "diverged"])]
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+
+def series(collection: Collection, runs: pd.DataFrame, key: str, values: Sequence[Any], metric: str) -> list[Curve]:
+    """The curve of each value of ``key`` among ``runs``."""
+    epochs = collection.epochs[collection.epochs["run"].isin(runs["run"])]
+    rows = summary.curves(runs, epochs, [key], metric)
+    last = epochs.drop_duplicates("run", keep="last").set_index("run")[metric]
+    runs = runs[["run", "state", "epoch", "target", key]].assign(last=runs["run"].map(last))
+    found = []
+    for value, look in zip(values, style.looks(key, values), strict=True):
+        mine = [
+            np.isclose(table[key], value) if isinstance(value, float) else table[key] == value for table in (rows, runs)
+        ]
+        found.append(Curve(style.name(key, value), look, rows[mine[0]], runs[mine[1]]))
+    return found
+
+
+def varying(runs: pd.DataFrame) -> list[str]:
+    """The identity columns with more than one value: what tells these configurations apart."""
+    return [key for key in summary.identity_columns(runs) if runs[key].nunique() > 1]
+
+
+def draw(axes: Axes, curves: Sequence[Curve], metric: str, *, like: Sequence[Curve] = (), last: int = 1) -> Axes:
+    """Draw mean lines, interval bands and a cross where a run diverged.
+
+    Args:
+        metric: a column of the epochs; decides scale and label.
+        like: other curves that the value axis must fit too, so that panels can be compared.
+        last: an epoch that the axis must reach.
+    """
+    kind = style.METRICS[metric]
+    everything = [*curves, *like]
+    style.epoch_axis(axes, max([last, *(int(curve.rows["epoch"].max()) for curve in everything if len(curve.rows))]))
+    style.value_axis(axes, kind.scale, _extent(everything))
+    bottom, top = axes.get_ylim()
+    for i, curve in enumerate(curves):
+        x, mean, half = (curve.rows[column].to_numpy(float) for column in ("epoch", "mean", "half"))
+        if np.isfinite(half).any():
+            axes.fill_between(x, mean - half, mean + half, color=curve.look.color, alpha=0.18, linewidth=0)
+        axes.plot(
+            x, mean, color=curve.look.color, marker=curve.look.marker, markevery=_marked(len(x), i), markeredgewidth=0
+        )
+        for epoch, reached in curve.diverged[["epoch", "last"]].to_numpy(float):
+            # Without an epoch to its name it stands at the edge where a diverging run goes.
+            edge = bottom if kind.scale == "accuracy" else top
+            y = min(max(reached, bottom), top) if np.isfinite(reached) else edge
+            axes.plot(max(epoch, 1), y, color=curve.look.color, clip_on=False, zorder=5, **CROSS)
+    if not any(len(curve.rows) or len(curve.diverged) for curve in curves):
+        axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", va="center", color="#666666")
+    return axes
+
+
+CROSS: Mapping[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.4, "linestyle": "none"}
+
+
+def _extent(curves: Sequence[Curve]) -> list[float]:
+    """The values that the axis must show; what a diverging run reached on its way up may leave it."""
+    healthy = [y for curve in curves if curve.diverged.empty for y in curve.rows["mean"]]
+    wild = [y for curve in curves if not curve.diverged.empty for y in curve.rows["mean"]]
+    if not healthy:
+        return wild
+    roof = 3 * max(healthy)
+    return [*healthy, *(y for y in wild if y <= roof)]
+
+
+def _marked(count: int, shift: int) -> list[int]:
+    """Where markers stand: evenly on the log axis, each curve's a little later, so that they hide none another's."""
+    if count <= 5:
+        return list(range(count))
+    steps = 10 ** (np.arange(0, 6, 0.4) + 0.09 * (shift % 4))
+    return sorted({0, *(int(step) - 1 for step in steps if step <= count)})
+
+
+def handles(curves: Sequence[Curve], labels: Mapping[str, str] | None = None) -> list[Artist]:
+    """A legend's entries; the cross is explained where there is one."""
+    entries: list[Artist] = [
+        Line2D(
+            [],
+            [],
+            color=c.look.color,
+            marker=c.look.marker,
+            markeredgewidth=0,
+            label=(labels or {}).get(c.label, c.label),
+        )
+        for c in curves
+    ]
+    if any(len(curve.diverged) for curve in curves):
+        entries.append(Line2D([], [], color="#444444", label="diverged", **CROSS))
+    return entries
+
+
+def beside(axes: Axes, entries: Sequence[Artist], title: str) -> None:
+    """A legend right of the axes, where no data are."""
+    axes.legend(handles=entries, title=title, loc="upper left", bbox_to_anchor=(1.02, 1.04), alignment="left")
+
+
+def page(
+    *,
+    rows: int,
+    columns: int,
+    panel: float,
+    notes: Sequence[str],
+    legend: int = 0,
+    left: float = 0.52,
+    right: float = 0.1,
+    label: float = 0.34,
+) -> tuple[Figure, list[Axes], float]:
+    """A figure one column wide: panels, below them a legend's lines, then the notes.
+
+    Args:
+        panel, left, right, label: in inches: a panel's height, room for y labels, for what is beside, for x labels.
+        legend: its lines.
+
+    Returns:
+        (figure, its axes row by row, the height in figure coordinates at which the legend hangs)
+    """
+    note = "\n".join(textwrap.fill(line, style.NOTE_CHARACTERS, break_long_words=False) for line in notes)
+    lines = note.count("\n") + 1 if note else 0
+    top, gap, below = 0.2, 0.3, 0.15 * legend + 0.125 * lines + 0.05
+    height = top + rows * panel + (rows - 1) * gap + label + below
+    figure = Figure(figsize=(style.WIDTH, height))
+    grid = figure.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        gridspec_kw={
+            "left": left / style.WIDTH,
+            "right": 1 - right / style.WIDTH,
+            "top": 1 - top / height,
+            "bottom": (label + below) / height,
+            "hspace": gap / panel,
+            "wspace": 0.13,
+        },
+    )
+    figure.text(
+        0.06 / style.WIDTH,
+        0.05 / height,
+        note,
+        fontsize=style.NOTE_SIZE,
+        va="bottom",
+        color="#333333",
+        linespacing=1.35,
+    )
+    return figure, list(grid.flat), below / height
+
+
+def sample_notes(named: Sequence[tuple[str, Curve]], unit: str = "seed") -> list[str]:
+    """Sample sizes, and which curves stopped early and why.
+
+    Args:
+        named: each curve under the name by which the figure knows it.
+        unit: what n counts; "run" where a curve pools more than seeds.
+    """
+    present = [(name, curve) for name, curve in named if curve.n]
+    usual = max((curve.n for _, curve in present), key=[curve.n for _, curve in present].count)
+    odd = [f"{name}: {curve.n}" for name, curve in present if curve.n != usual]
+    several = any(curve.n > 1 for _, curve in present)
+    sizes = f"n = {usual} {unit}{'s' if usual > 1 else ''}" + (f" ({_some(odd)})" if odd else "")
+    notes = [f"Lines: mean of {sizes}; bands: 95 % interval (t)." if several else f"{sizes}: no interval."]
+    for name, curve in present:
+        if len(curve.diverged):
+            when = sorted({int(epoch) + 1 for epoch in curve.diverged["epoch"]})
+            part = f"{len(curve.diverged)} of {curve.n} runs"
+            rest = "; the line goes on with the others" if len(curve.diverged) < curve.n else ""
+            notes.append(f"× {name} diverged in epoch {_some(list(map(str, when)))} ({part}{rest}).")
+    early = [
+        f"{name} at {int(curve.unfinished['epoch'].min())}/{int(curve.unfinished['target'].max())}"
+        for name, curve in present
+        if len(curve.unfinished)
+    ]
+    if early:
+        notes.append(f"Not finished: {_some(early)}.")
+    return notes
+
+
+def _some(words: Sequence[str], most: int = 6) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``stem``.png, .svg and .pdf, each whole or not at all; same figure, same bytes.
+
+    Args:
+        stem: e.g. ``outputs/figures/fig1``; its directory is made.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in FORMATS]
+    for path, kind in zip(paths, FORMATS, strict=True):
+        write_atomic(path, render(figure, kind))
+    return paths
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The bytes of a figure as "png", "svg" or "pdf"."""
+    buffer = io.BytesIO()
+    with style.rc():
+        figure.savefig(buffer, format=kind, metadata=dict(FORMATS[kind]))
+    return buffer.getvalue()

@@ -1,0 +1,209 @@
+"""Curves and heatmaps by any keys that were swept."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from mlp.schema import InputError, one_of
+from sweeps import style, summary
+from sweeps.collect import Collection
+from sweeps.draw import CROSS, draw, handles, page, sample_notes, series, varying
+from sweeps.filters import known
+
+MOST_CURVES = 12  # with a colour and marker each; more are summed up in bands
+NAMED = 4  # of those, the best still get a line of their own
+_MOST_WRITTEN = 8  # columns of a heatmap whose cells have room for their number
+
+_TOGETHER = "together"  # the column that names a combination of several keys' values
+
+
+def curves(collection: Collection, *, metric: str = "valid_acc", by: str | Sequence[str] | None = None) -> Figure:
+    """A metric over the epochs, one curve for each value (or combination of values) of ``by``.
+
+    Runs that differ in anything else are averaged, seeds and other keys alike; the figure says which. Beyond
+    ``MOST_CURVES`` it shows the best few, and all of them as bands.
+
+    Args:
+        metric: a column of ``Collection.epochs``.
+        by: identity columns, as a list or in one text with commas; None takes every key that varies.
+
+    Raises:
+        InputError: unknown metric or key, or no epochs to draw.
+    """
+    one_of(*style.METRICS)("metric", metric)
+    runs = collection.runs
+    if collection.epochs.empty:
+        raise InputError("curves", metric, "no run has finished an epoch")
+    keys = by.split(",") if isinstance(by, str) else list(by or varying(runs) or ["activ"])
+    keys = [_identity("by", key, runs) for key in keys]
+    key = keys[0] if len(keys) == 1 else _TOGETHER
+    runs = runs.assign(**{_TOGETHER: _together(runs, keys)})
+    runs = runs[runs[key].notna()]
+    values = ordered(runs[key])
+    kind = style.METRICS[metric]
+    pooled = _pooled(runs, keys, "curve")
+    notes = list(pooled)
+    with style.rc():
+        if len(values) <= MOST_CURVES:
+            parts = series(collection, runs, key, values, metric)
+            notes += [
+                style.scale_note(kind.scale),
+                *sample_notes([(part.label, part) for part in parts], "run" if pooled else "seed"),
+            ]
+            figure, (axes,), below = page(
+                rows=1, columns=1, panel=2.0, notes=notes, legend=sum(1 + part.label.count("\n") for part in parts) + 1
+            )
+            draw(axes, parts, metric)
+            entries = handles(parts)
+        else:
+            stopped = int((runs["state"] == "diverged").sum())
+            notes += [style.scale_note(kind.scale), f"{len(values):,} curves of {len(runs):,} runs."]
+            notes += [f"{stopped:,} of the runs diverged: × each."] if stopped else []
+            figure, (axes,), below = page(rows=1, columns=1, panel=2.0, notes=notes, legend=2 * NAMED + 2)
+            entries = _crowd(axes, collection, runs, key, metric)
+        axes.set_title(f"{kind.title} by {', '.join(keys)}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(kind.axis)
+        corner = (axes.get_position().x0, below)
+        title = "" if key == _TOGETHER else key
+        figure.legend(handles=entries, title=title, loc="upper left", bbox_to_anchor=corner, alignment="left")
+    return figure
+
+
+def _crowd(axes: Axes, collection: Collection, runs: pd.DataFrame, key: str, metric: str) -> list[Artist]:
+    """More curves than can be told apart: bands over them, the best on top, a cross for each run that diverged."""
+    table = summary.curves(runs, collection.epochs, [key], metric).pivot(index="epoch", columns=key, values="mean")
+    x, y = table.index.to_numpy(float), table.to_numpy(float)
+    low, lower, middle, upper, high = np.nanquantile(y, [0, 0.25, 0.5, 0.75, 1], axis=1)
+    last = table.ffill().iloc[-1].sort_values(ascending=style.METRICS[metric].scale != "accuracy")
+    best = series(collection, runs[runs[key].isin(last.index[:NAMED])], key, list(last.index[:NAMED]), metric)
+    draw(axes, best, metric, last=int(x.max()))
+    style.value_axis(axes, style.METRICS[metric].scale, np.concatenate([lower, high, middle, low]))
+    axes.fill_between(x, low, high, color="#dddddd", linewidth=0)
+    axes.fill_between(x, lower, upper, color="#b5b5b5", linewidth=0)
+    axes.plot(x, middle, color="#555555", linestyle=(0, (4, 2)), linewidth=0.9)
+    stopped = runs[runs["state"] == "diverged"]
+    ends = collection.epochs.drop_duplicates("run", keep="last").set_index("run")[metric].reindex(stopped["run"])
+    edge = axes.get_ylim()[0 if style.METRICS[metric].scale == "accuracy" else 1]
+    axes.plot(stopped["epoch"].clip(lower=1), ends.fillna(edge), color="#444444", clip_on=False, **CROSS)
+    return [
+        *handles(best),
+        Line2D([], [], color="#555555", linestyle=(0, (4, 2)), linewidth=0.9, label="median curve"),
+        Patch(color="#b5b5b5", label="middle half of the curves"),
+        Patch(color="#dddddd", label="all curves"),
+    ]
+
+
+def heatmap(collection: Collection, *, x: str, y: str, value: str = "best_valid_acc") -> Figure:
+    """A run metric over two swept keys: the mean of each cell's runs, × where some diverged, blank without runs.
+
+    Args:
+        x, y: identity columns.
+        value: a column of numbers of ``Collection.runs``.
+
+    Raises:
+        InputError: unknown column, or no run has a value.
+    """
+    runs = collection.runs
+    _identity("x", x, runs), _identity("y", y, runs)
+    known(value, runs.columns)
+    if x == y:
+        raise InputError("y", y, "must be another key than x")
+    if not pd.api.types.is_numeric_dtype(runs[value]) or runs[value].notna().sum() == 0:
+        raise InputError("value", value, "must be a column of numbers that some run has, such as best_valid_acc")
+    columns, rows = ordered(runs[x]), ordered(runs[y])
+    cells = (
+        runs.assign(stopped=runs["state"] == "diverged")
+        .groupby([y, x])
+        .agg(mean=(value, "mean"), n=("run", "size"), stopped=("stopped", "sum"))
+    )
+    cells = cells.reindex(pd.MultiIndex.from_product([rows, columns], names=[y, x]))
+    shape = len(rows), len(columns)
+    mean, n, stopped = (cells[name].to_numpy(float).reshape(shape) for name in ("mean", "n", "stopped"))
+    sizes = sorted({int(size) for size in n[np.isfinite(n)]})
+    notes = [
+        f"Mean of {sizes[0]}–{sizes[-1]} runs a cell." if len(sizes) > 1 else f"Mean of n = {sizes[0]} runs a cell."
+    ]
+    notes += [*_pooled(runs, [x, y], "cell"), "Blank: no runs."]
+    notes += ["×: diverged runs of the cell's; their last epoch counts in the mean."] if np.nansum(stopped) else []
+    with style.rc({"axes.grid": False}):
+        slanted = sum(len(style.name(x, column)) for column in columns) > 32
+        panel = min(max(0.32 * len(rows), 0.9), 4.0)
+        figure, (axes,), _ = page(
+            rows=1, columns=1, panel=panel, notes=notes, right=0.6, left=0.95, label=0.62 if slanted else 0.34
+        )
+        positive = mean[np.isfinite(mean)].min(initial=np.inf) > 0
+        norm = LogNorm() if value.endswith("_loss") and positive else None
+        image = axes.imshow(mean, cmap="cividis", norm=norm, aspect="auto", origin="lower", interpolation="nearest")
+        for axis, key, ticks in ((axes.xaxis, x, columns), (axes.yaxis, y, rows)):
+            step = -(-len(ticks) // 10)
+            axis.set_ticks(range(0, len(ticks), step), [style.name(key, tick) for tick in ticks[::step]])
+            axis.set_label_text(key)
+        axes.tick_params("x", rotation=40 if slanted else 0)
+        shades = np.asarray(image.norm(mean), float)
+        for i, j in np.argwhere(n > 0):
+            crosses = f"×{stopped[i, j]:.0f}" if stopped[i, j] else ""
+            number = f"{mean[i, j]:.4g}" if len(columns) <= _MOST_WRITTEN and np.isfinite(mean[i, j]) else ""
+            ink = "white" if shades[i, j] < 0.55 else "black"
+            axes.text(
+                j,
+                i,
+                "\n".join(filter(None, (number, crosses))),
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=6 if len(columns) < 7 else 5,
+            )
+        box = axes.get_position()
+        bar = figure.colorbar(image, cax=figure.add_axes((box.x1 + 0.03, box.y0, 0.03, box.height)))
+        if norm is not None:
+            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+            bar.ax.yaxis.set_minor_formatter(NullFormatter())
+            bar.ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axes.set_title(_value_label(value))
+    return figure
+
+
+def ordered(column: "pd.Series[Any]") -> list[Any]:
+    """A column's values, each once: numbers ascending, words by name."""
+    values = [value for value in column.unique() if value == value and value is not None]
+    return sorted(values, key=lambda value: (isinstance(value, str), value))
+
+
+def _identity(field: str, key: str, runs: pd.DataFrame) -> str:
+    choices = [*summary.identity_columns(runs), "layers", "seed"]
+    one_of(*choices)(field, key)
+    return key
+
+
+def _together(runs: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[str]":
+    """A label for each run's combination, in lines that a column has room for."""
+    combinations = runs[list(keys)].drop_duplicates()
+    labels = (style.label(keys, row) for row in combinations.itertuples(index=False))
+    combinations[_TOGETHER] = ["\n".join(textwrap.wrap(text, 54, break_long_words=False)) for text in labels]
+    return runs[list(keys)].merge(combinations, on=list(keys), how="left")[_TOGETHER].set_axis(runs.index)
+
+
+def _pooled(runs: pd.DataFrame, keys: Sequence[str], what: str) -> list[str]:
+    """A note if a curve or cell mixes runs that differ in more than their seeds."""
+    others = [key for key in varying(runs) if key not in keys]
+    mixed = [key for key in others if runs.groupby(list(keys), dropna=False)[key].nunique().max() > 1]
+    return [f"Each {what} pools runs that differ in {', '.join(mixed)}."] if mixed else []
+
+
+def _value_label(value: str) -> str:
+    best = value.startswith("best_")
+    kind = style.METRICS.get(value.removeprefix("best_"))
+    if kind is None:
+        return value
+    return f"{kind.title} at {'the best' if best else 'the last'} epoch{' (%)' if kind.scale == 'accuracy' else ''}"

@@ -1,0 +1,103 @@
+"""Filters in plain words over a table: ``activ=gelu``, ``lr<=0.01``, ``state!=failed``, ``activ=relu,gelu``."""
+
+import operator
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mlp.schema import InputError, suggest
+
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_PATTERN = re.compile(r"(?P<column>[^=!<>]+)(?P<sign><=|>=|!=|=|<|>)(?P<values>[^=<>]*)")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One condition on one column; several values are alternatives, and only ``=`` and ``!=`` take them."""
+
+    column: str
+    sign: str
+    values: tuple[str, ...]
+
+    def holds(self, table: pd.DataFrame) -> "pd.Series[bool]":
+        """Whether each row fulfils it. A missing value equals nothing, and is neither less nor greater.
+
+        Raises:
+            InputError: no such column, or the column's kind cannot be compared so.
+        """
+        column = table[known(self.column, table.columns)]
+        numeric = pd.api.types.is_numeric_dtype(column)
+        values: list[Any] = [_number(self.column, value) if numeric else value for value in self.values]
+        if self.sign in ("=", "!="):
+            found = column.isin(values)
+            return found if self.sign == "=" else ~found
+        if not numeric:
+            raise InputError(self.column, f"{self.sign}{self.values[0]}", "is a text; compare it with = or !=")
+        compared: pd.Series[bool] = _OPERATORS[self.sign](column, values[0])
+        return compared
+
+
+def parse(words: Iterable[str]) -> tuple[Filter, ...]:
+    """``["activ=relu,gelu", "lr<=0.01 state=finished"]``; quotes keep blanks within a value together.
+
+    Raises:
+        InputError: a word is not ``key OP value``.
+    """
+    return tuple(_parse(word) for text in words for word in _split(text))
+
+
+def apply(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
+    """The rows that fulfil all filters, in order, the index kept.
+
+    Raises:
+        InputError: as :meth:`Filter.holds`.
+    """
+    keep = pd.Series(True, index=table.index)
+    for condition in filters:
+        keep &= condition.holds(table)
+    return table[keep]
+
+
+def known(column: str, columns: Iterable[str]) -> str:
+    """The column's name, if the table has it.
+
+    Raises:
+        InputError: it has not; the message suggests the nearest.
+    """
+    columns = list(columns)
+    if column not in columns:
+        raise InputError("column", column, f"no such column{suggest(column, columns)}; known: {', '.join(columns)}")
+    return column
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InputError("filter", text, f"cannot be read: {error}") from None
+
+
+def _parse(word: str) -> Filter:
+    match = _PATTERN.fullmatch(word)
+    if match is None:
+        raise InputError("filter", word, "must be KEY=VALUE, or with != < <= > >=, as in activ=relu,gelu or lr<=0.01")
+    sign, values = match["sign"], tuple(match["values"].split(","))
+    if sign in _OPERATORS and len(values) > 1:
+        raise InputError("filter", word, f"{sign} takes one value; a list goes with = and !=")
+    return Filter(match["column"], sign, values)
+
+
+def _number(column: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(column, value, "must be a number") from None

@@ -1,0 +1,269 @@
+"""Runs on the screen: ``ls``, ``show``, ``diff`` and ``watch``.
+
+In a terminal with rich, elsewhere as aligned plain text. What comes from run directories is shown as text alone:
+never as markup, and with its control characters written out.
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mlp.runs import DamagedRun, Epoch, RunDir, Status, run_dirs
+from mlp.schema import InputError, suggest
+from sweeps.filters import known
+from sweeps.record import flatten, printable, read_identity
+
+COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
+_SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise
+_COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "diverged": "magenta", "interrupted": "yellow"}
+
+
+# ---------------------------------------------------------------------------------------------------------------- ls
+
+
+def select(runs: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.DataFrame:
+    """The chosen columns, sorted by any column; ``-lr`` sorts downwards, and missing values come last.
+
+    Raises:
+        InputError: no such column.
+    """
+    if sort:
+        key = known(sort.removeprefix("-"), runs.columns)
+        runs = runs.sort_values(key, ascending=not sort.startswith("-"), kind="stable", na_position="last")
+    return runs[[known(column, runs.columns) for column in columns]]
+
+
+def print_runs(runs: pd.DataFrame, *, limit: int | None = None) -> None:
+    """A table in a terminal, aligned text elsewhere."""
+    console = Console()
+    if limit is None and console.is_terminal:
+        limit = _SCREENFUL
+    shown = runs if not limit else runs.head(limit)
+    body = [[_word(value) for value in row] for row in shown.itertuples(index=False, name=None)]
+    numeric = [pd.api.types.is_numeric_dtype(runs[column]) for column in runs.columns]
+    if console.is_terminal:
+        console.print(_rich(list(runs.columns), body, numeric))
+    else:
+        print_aligned([list(runs.columns), *body], numeric)
+    if len(shown) < len(runs):
+        print(f"{len(runs) - len(shown)} more; --limit 0 shows all", file=sys.stderr)
+
+
+def print_aligned(lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    """Columns two blanks apart, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = zip(line, widths, numeric, strict=True)
+        print("  ".join(cell.rjust(w) if right else cell.ljust(w) for cell, w, right in cells).rstrip())
+
+
+# ------------------------------------------------------------------------------------------------------ show and diff
+
+
+def find(out: Path, name: str) -> RunDir:
+    """A run by its id, by the beginning of it or of its code (``1a2b``), or by its path.
+
+    Raises:
+        InputError: none, or more than one.
+    """
+    if "/" in name and Path(name).is_dir():
+        return RunDir(Path(name).resolve())
+    runs = {run.path.name: run for run in run_dirs(out)}
+    if name in runs:
+        return runs[name]
+    found = [key for key in runs if name and (key.startswith(name) or key.rpartition("-")[2].startswith(name))]
+    if not found:
+        raise InputError("run", printable(name), f"no such run in {out}{printable(suggest(name, runs))}")
+    if len(found) > 1:
+        some = ", ".join(map(printable, found[:8])) + (", …" if len(found) > 8 else "")
+        raise InputError("run", printable(name), f"{len(found)} runs begin so: {some}")
+    return runs[found[0]]
+
+
+def show(run: RunDir) -> None:
+    """Everything that a run directory tells.
+
+    Raises:
+        DamagedRun: it cannot be read.
+    """
+    status, history = run.read_status(), run.read_metrics()
+    print(printable(run.path.name), f"in {printable(str(run.path))}", sep="\n")
+    _print_section("config", _lines(yaml.safe_dump(read_identity(run), sort_keys=False)))
+    _print_section("status", _lines(_pairs(vars(status)) if status else "none"))
+    print("\nmetrics")
+    if history:
+        best = max(history, key=lambda row: row.valid_acc)
+        rows = {"first": history[0], "best": best, "last": history[-1]}
+        body = [[name, *(_word(value) for value in row)] for name, row in rows.items()]
+        print_aligned([["", *Epoch._fields], *body], [False, *[True] * len(Epoch._fields)])
+    else:
+        print("  none yet")
+    for i, session in enumerate(_sessions(run), start=1):
+        _print_section(f"session {i}", _lines(_pairs(flatten(session) if isinstance(session, dict) else {})))
+
+
+def diff(a: RunDir, b: RunDir) -> None:
+    """Where two runs' configurations and provenance differ, and their metrics side by side.
+
+    Raises:
+        DamagedRun: one of them cannot be read.
+    """
+    names = [printable(run.path.name) for run in (a, b)]
+    _print_differences("config", names, *(flatten(read_identity(run)) for run in (a, b)))
+    histories = [run.read_metrics() for run in (a, b)]
+    points: list[tuple[str, Callable[[list[Epoch]], Epoch]]] = [
+        ("last", lambda rows: rows[-1]),
+        ("best", lambda rows: max(rows, key=lambda row: row.valid_acc)),
+    ]
+    common = min(map(len, histories))
+    if len(histories[0]) != len(histories[1]) and common:
+        points.append((f"epoch {common}", lambda rows: rows[common - 1]))
+    lines = [["metrics", "", *names, "difference"]]
+    for name, point in points:
+        rows = [point(history) if history else None for history in histories]
+        for field in Epoch._fields:
+            values: list[Any] = [getattr(row, field) if row else None for row in rows]
+            difference = "" if None in values else f"{values[1] - values[0]:+.6g}"
+            lines.append([name if field == "epoch" else "", field, *map(_word, values), difference])
+    print()
+    print_aligned(lines, [False, False, True, True, True])
+    sessions = [_sessions(run)[-1:] or [{}] for run in (a, b)]
+    print()
+    _print_differences("provenance", names, *(flatten(s[0]) if isinstance(s[0], dict) else {} for s in sessions))
+
+
+def _print_differences(title: str, names: Sequence[str], a: dict[str, Any], b: dict[str, Any]) -> None:
+    keys = [key for key in {**a, **b} if a.get(key) != b.get(key)]
+    if not keys:
+        print(f"{title}: the same")
+        return
+    body = [[printable(str(key)), _word(a.get(key)), _word(b.get(key))] for key in keys]
+    print_aligned([[title, *names], *body], [False, True, True])
+
+
+def _sessions(run: RunDir) -> list[Any]:
+    try:
+        sessions = json.loads(run.provenance.read_bytes())["sessions"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return []
+    return sessions if isinstance(sessions, list) else []
+
+
+def _print_section(title: str, lines: Iterable[str]) -> None:
+    print(f"\n{title}")
+    for line in lines:
+        print(f"  {line}")
+
+
+def _lines(text: str) -> list[str]:
+    return [printable(line) for line in text.split("\n") if line]
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return "\n".join(f"{printable(str(key))}: {_word(value)}" for key, value in values.items() if value is not None)
+
+
+# ------------------------------------------------------------------------------------------------------------- watch
+
+
+class Watch:
+    """How the runs under ``out`` stand; each look reads only what changed since the last one."""
+
+    def __init__(self, out: Path, only: set[str] | None = None) -> None:
+        self._out, self._only = out, only
+        self._seen: dict[str, tuple[tuple[int, int, int], Status | None]] = {}
+
+    def look(self) -> dict[str, Status | None]:
+        """The status of each run; None for what cannot be read."""
+        now: dict[str, tuple[tuple[int, int, int], Status | None]] = {}
+        for run in run_dirs(self._out):
+            name = run.path.name
+            if self._only is not None and name not in self._only:
+                continue
+            try:
+                info = run.status.stat()
+                stamp = info.st_mtime_ns, info.st_size, info.st_ino
+                old = self._seen.get(name)
+                is_settled = old and old[0] == stamp and old[1] and old[1].state != "running"
+                now[name] = old if old and is_settled else (stamp, run.read_status())
+            except (OSError, DamagedRun, RecursionError):
+                now[name] = (0, 0, 0), None
+        self._seen = now
+        return {name: status for name, (_, status) in now.items()}
+
+    def screen(self) -> Group:
+        """Counts, the running runs, and those that ended last."""
+        found = self.look()
+        statuses = {name: status for name, status in found.items() if status}
+        counts: Counter[str] = Counter(status.state for status in statuses.values())
+        line = Text("  ".join(f"{counts[state]} {state}" for state in _COLOURS if counts[state]) or "no runs")
+        waiting = len(self._only - statuses.keys()) if self._only is not None else 0
+        unreadable = len(found) - len(statuses)
+        for count, word in ((waiting, "waiting"), (unreadable if self._only is None else 0, "unreadable")):
+            if count:
+                line.append(f"  {count} {word}")
+        running = [(name, status) for name, status in statuses.items() if status.state == "running"]
+        ended = [(name, status) for name, status in statuses.items() if status.state != "running"]
+        ended = sorted(ended, key=lambda pair: str(pair[1].updated))[-5:][::-1]
+        parts: list[Any] = [line]
+        for title, pairs in (("running", running), ("ended last", ended)):
+            if pairs:
+                body = [self._line(name, status) for name, status in pairs[:40]]
+                header = [title, "state", "epoch", "valid acc (%)", "s/epoch", "at (UTC)"]
+                parts.append(_rich(header, body, [False, False, True, True, True, False]))
+                if len(pairs) > 40:
+                    parts.append(Text(f"{len(pairs) - 40} more"))
+        return Group(*parts)
+
+    def _line(self, name: str, status: Status) -> list[str]:
+        try:
+            last = RunDir.of(self._out, name).read_metrics()[-1]
+            measured = [f"{last.valid_acc:.2f}", f"{last.seconds:.2f}"]
+        except (OSError, DamagedRun, IndexError):
+            measured = ["", ""]
+        texts = [name, status.state, f"{status.epoch}/{status.target}", *measured, str(status.updated)[11:19]]
+        return [printable(text) for text in texts]
+
+
+def watch(out: Path, only: set[str] | None, *, interval: float, once: bool) -> None:
+    """Show :class:`Watch` until Ctrl-C; a single time with ``once``, or where there is no terminal."""
+    view, console = Watch(out, only), Console()
+    if once or not console.is_terminal:
+        console.print(view.screen())
+        return
+    with Live(view.screen(), console=console, auto_refresh=False, screen=False) as live:
+        while True:
+            time.sleep(interval)
+            live.update(view.screen(), refresh=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+
+def _rich(header: Sequence[str], body: Sequence[Sequence[str]], numeric: Sequence[bool]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, right in zip(header, numeric, strict=True):
+        table.add_column(Text(title), justify="right" if right else "left", overflow="fold")
+    for line in body:
+        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in line))
+    return table
+
+
+def _word(value: Any) -> str:
+    """A value on one line: numbers short, nothing for what is missing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return printable(value if isinstance(value, str) else str(value))

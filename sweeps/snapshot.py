@@ -1,0 +1,180 @@
+"""What the run directories hold now: read once, cached, and read again only where a file has changed.
+
+    Snapshot  every readable run of a results tree: plain rows, and all epochs in one matrix
+    refresh   scan → cache → read what is new → cache
+
+The cache, <out>/.collect/runs.parquet, is one file that is replaced whole: of two collectors at once the later one
+wins, and both are right. A cache that is damaged, or of another version, is built anew.
+"""
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlp.runs import DamagedRun, Epoch, RunDir, write_atomic
+from mlp.schema import InputError
+from sweeps.record import printable, read, read_status
+
+_VERSION = b"1"  # of the cache's contents: raise it when a row's meaning changes
+_BLANK = RunDir(Path())
+_FILES = tuple(path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance))
+
+_CACHE = pa.schema(
+    [
+        ("name", pa.string()),
+        ("signature", pa.string()),
+        ("live", pa.bool_()),  # says that it is running; whether that is so must be asked anew each time
+        ("row", pa.large_string()),  # JSON
+        ("epochs", pa.large_binary()),  # (n, len(Epoch._fields)) float64
+    ],
+    metadata={b"version": _VERSION},
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that could be read, in the order of the directories' names."""
+
+    rows: list[dict[str, Any]]
+    """One for each run: identity, status and provenance, by column; strings hold no control characters."""
+    counts: npt.NDArray[np.intp]
+    """(runs,) epochs of each."""
+    epochs: npt.NDArray[np.float64]
+    """(sum of counts, len(Epoch._fields))"""
+    problems: tuple[tuple[str, str], ...]
+    """(directory's name, reason)"""
+
+
+def refresh(out: Path) -> Snapshot:
+    """Read what changed under ``out``/runs since the cache was written.
+
+    Raises:
+        InputError: there is no such directory.
+    """
+    found, problems = _scan(out)
+    cache = out / ".collect" / "runs.parquet"
+    cached = _load(cache)
+    old = dict(zip(cached["name"].to_pylist(), cached["signature"].to_pylist(), strict=True))
+    stays = [found.get(name) == signature for name, signature in old.items()]
+    changed = [name for name, signature in found.items() if old.get(name) != signature]
+
+    records = []
+    for name in changed:
+        with _noted(name, problems):
+            records.append(read(RunDir.of(out, name), found[name]))
+    if not all(stays):
+        cached = cached.filter(pa.array(stays, pa.bool_()))
+    if records:
+        fresh = pa.Table.from_pylist([vars(record) for record in records], _CACHE)
+        cached = pa.concat_tables([cached, fresh]).sort_by("name")
+    if records or not all(stays):
+        _save(cache, cached)
+
+    rows: list[Any] = json.loads(f"[{','.join(cached['row'].to_pylist())}]")
+    keep = np.ones(len(rows), bool)
+    for i in np.flatnonzero(cached["live"].to_numpy(zero_copy_only=False)):
+        keep[i] = False
+        with _noted(rows[i]["run"], problems):
+            rows[i]["state"] = read_status(RunDir.of(out, rows[i]["run"]))["state"]
+            keep[i] = True
+    if not keep.all():
+        cached = cached.filter(pa.array(keep))
+        rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
+    counts, epochs = _matrix(cached["epochs"])
+    return Snapshot(rows, counts, epochs, tuple(sorted(problems)))
+
+
+# ---------------------------------------------------------------------------------------------------- scan and cache
+
+
+def _scan(out: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The signature of each directory, by name in order; and what is no run at first sight."""
+    found, problems = {}, []
+    folder = out / "runs"
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError("out", str(out), f"holds no runs ({error.strerror}: {folder})") from None
+    for entry in entries:
+        if entry.is_symlink():
+            problems.append((printable(entry.name), "is a symbolic link, and is not followed"))
+        elif entry.is_dir(follow_symlinks=False):
+            if entry.name.isprintable():
+                found[entry.name] = _signature(entry.path)
+            else:
+                problems.append((printable(entry.name), "not a run's name"))
+    return found, problems
+
+
+def _signature(folder: str) -> str:
+    """Changes whenever one of the files is written: each is replaced (inode) or grows (size)."""
+    parts = []
+    for name in _FILES:
+        try:
+            info = os.stat(f"{folder}/{name}")
+        except OSError:
+            parts.append("-")
+        else:
+            parts.append(f"{info.st_mtime_ns}:{info.st_size}:{info.st_ino}")
+    return " ".join(parts)
+
+
+def _load(path: Path) -> pa.Table:
+    """The cached records, or none."""
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, memory_map=False, partitioning=None)
+        if table.schema.equals(_CACHE, check_metadata=True):
+            return table
+    except (OSError, pa.ArrowException):
+        pass
+    return _CACHE.empty_table()
+
+
+def _matrix(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Rows of each run, and all of them in one matrix: a view of the column's own memory."""
+    width = len(Epoch._fields)
+    array = column.combine_chunks()
+    if not len(array):
+        return np.empty(0, np.intp), np.empty((0, width))
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1] // 8
+    values = np.frombuffer(data, np.float64, ends[-1]) if data is not None else np.empty(0)
+    return np.diff(ends) // width, values[ends[0] :].reshape(-1, width)
+
+
+def _save(path: Path, table: pa.Table) -> None:
+    """Replace the cache; where nothing may be written, go without."""
+    buffer = io.BytesIO()
+    pq.write_table(
+        table,
+        buffer,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+        row_group_size=10_000,
+    )
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _noted(name: str, problems: list[tuple[str, str]]) -> Iterator[None]:
+    """One run's trouble becomes one line, and the others go on."""
+    try:
+        yield
+    except DamagedRun as damage:
+        problems.append((name, printable(str(damage))))
+    except OSError as error:
+        problems.append((name, printable(f"{Path(error.filename or '').name}: {error.strerror or error}")))

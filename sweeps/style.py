@@ -1,0 +1,222 @@
+"""How every figure looks: one colour and marker for one meaning, sizes for one text column, and the axes' scales.
+
+The colours are Okabe and Ito's, told apart with any colour vision; each comes with a marker of its own, so that a
+grey print is readable too. Ordered keys (lr, wd, mo) take a ramp from light to dark instead.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+WIDTH = 3.5  # inches: one column of a two-column page, so that the type is as large there as it is meant to be
+
+RC: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with Matplotlib: the same figure on every machine
+    "text.parse_math": False,  # a $ in a configuration is a $
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 6.5,
+    "legend.title_fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.0,
+    "legend.borderpad": 0,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 3,
+    "savefig.dpi": 300,
+    "svg.hashsalt": "mlp-sweeps",  # ids in the file follow from its content alone
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+NOTE_SIZE = 6
+NOTE_CHARACTERS = 78  # of that size in one column
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a curve is drawn."""
+
+    color: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a column of the epochs is named and drawn."""
+
+    title: str
+    axis: str
+    scale: str  # "loss", "accuracy" or "plain"
+
+
+METRICS: Mapping[str, Metric] = {
+    f"{split}_{kind}": Metric(f"{split} {word}", axis, word)
+    for split in ("train", "valid", "test")
+    for kind, word, axis in (("loss", "loss", "loss (mean per image)"), ("acc", "accuracy", "accuracy (%)"))
+} | {
+    "seconds": Metric("training time", "training time (s / epoch)", "plain"),
+    "eval_seconds": Metric("evaluation time", "evaluation time (s / epoch)", "plain"),
+}
+
+NAMES: Mapping[str, Mapping[str, str]] = {
+    "activ": {"relu": "ReLU", "sigmoid": "Sigmoid", "gelu": "GeLU", "tanh": "Tanh"},
+    "loss": {"ce": "Cross entropy", "euclidean": "Euclidean", "hinge": "Hinge"},
+    "model": {"360": "1 hidden layer", "512x256": "2 hidden layers"},
+}
+
+_LOOKS: Mapping[tuple[str, Any], Look] = {
+    ("activ", "relu"): Look("#0072B2", "o"),
+    ("activ", "sigmoid"): Look("#D55E00", "D"),
+    ("activ", "gelu"): Look("#009E73", "s"),
+    ("activ", "tanh"): Look("#CC79A7", "^"),
+    ("loss", "ce"): Look("#000000", "<"),
+    ("loss", "euclidean"): Look("#E69F00", "v"),
+    ("loss", "hinge"): Look("#56B4E9", "p"),
+}
+# For whatever has no look of its own; twelve differ in colour and marker both.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "D", "s", "^", "<", "v", "p", "P", ">", "h", "d", "8")
+
+
+_LONGEST = 40
+ABSENT = "–"  # an option that a run does not have
+
+
+def rc(changes: Mapping[str, Any] = MappingProxyType({})) -> AbstractContextManager[None]:
+    """The style, for as long as a figure is made or saved."""
+    return rc_context(cast(Any, {**RC, **changes}))
+
+
+def name(key: str, value: object) -> str:
+    """What a key's value is called in a figure: ReLU, 1 hidden layer, 0.01, –."""
+    if value is None or value != value:
+        return ABSENT
+    text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
+    return NAMES.get(key, {}).get(text) or (text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+
+
+def label(keys: Iterable[str], values: Iterable[Any]) -> str:
+    """``ReLU, 1 hidden layer, lr=0.01``: known names speak for themselves, the rest needs its key."""
+    pairs = [(key, value) for key, value in zip(keys, values, strict=True) if name(key, value) != ABSENT]
+    return ", ".join(name(key, value) if key in NAMES else f"{key}={name(key, value)}" for key, value in pairs)
+
+
+def looks(key: str, values: Sequence[Any]) -> list[Look]:
+    """The look of each value of a key; numbers take the ramp, the largest the darkest.
+
+    Args:
+        values: of one figure, each once; numbers in ascending or descending order.
+    """
+    if len(values) > 1 and all(isinstance(value, (int, float, np.number)) for value in values):
+        rank = np.argsort(np.argsort(np.asarray(values, float)))
+        return [Look(_ramp(int(i), len(values)), "o") for i in rank]
+    free = [
+        i
+        for i, color in enumerate(_COLORS)
+        if color not in {_LOOKS[key, v].color for v in values if (key, v) in _LOOKS}
+    ]
+    spare = (Look(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]) for i in [*free, *range(len(_COLORS), 1000)])
+    return [_LOOKS.get((key, value)) or next(spare) for value in values]
+
+
+def _ramp(rank: int, count: int) -> str:
+    return to_hex(colormaps["magma"](0.80 - 0.72 * rank / max(count - 1, 1)))
+
+
+# -- axes ------------------------------------------------------------------------------------------------------------
+
+
+def epoch_axis(axes: Axes, last: int) -> None:
+    """Epochs on a log axis: the first ten matter as much as the last fifty."""
+    axes.set_xscale("log")
+    steps = [step * 10**power for power in range(7) for step in (1, 2, 5)]
+    ticks = [*range(1, last + 1)] if last <= 5 else [step for step in steps if step <= last]
+    axes.set_xlim(0.93, last * 1.08)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+_LEAST_ERROR = 0.005  # percent; a flawless 100 % is drawn here, a third of an image of 60,000 short of it
+
+
+def _accuracy_forward(accuracy: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.asarray(-np.log10(np.clip(100 - np.asarray(accuracy, float), _LEAST_ERROR, 1000)))
+
+
+def _accuracy_inverse(position: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    return np.asarray(100 - 10 ** -np.asarray(position, float))
+
+
+def value_axis(axes: Axes, scale: str, values: npt.ArrayLike) -> None:
+    """Scale and limits that fit ``values``.
+
+    Losses are on a log axis; accuracies are logarithmic in the error rate, which shows 10 % and the difference
+    between 99.0 % and 99.5 % alike.
+    """
+    x = np.asarray(values, float)
+    x = x[np.isfinite(x)]
+    if scale == "loss":
+        x = x[x > 0]
+        low, high = (x.min(), x.max()) if x.size else (0.1, 1.0)
+        pad = max((high / low) ** 0.06, 1.05)
+        axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylim(low / pad, high * pad)
+        decades = np.log10(high / low * pad**2)
+        axes.yaxis.set_major_locator(
+            LogLocator(10, subs=(1, 2, 5) if decades < 1.7 else (1, 3) if decades < 2.6 else (1,))
+        )
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif scale == "accuracy":
+        ends = _accuracy_forward([x.min(), x.max()] if x.size else [90, 99])
+        pad = max(0.06 * float(ends[1] - ends[0]), 0.02)
+        axes.set_yscale("function", functions=(_accuracy_forward, _accuracy_inverse))
+        axes.set_ylim(*_accuracy_inverse([ends[0] - pad, min(ends[1] + pad, -np.log10(_LEAST_ERROR))]))
+        axes.yaxis.set_major_locator(FixedLocator(_accuracy_ticks(*axes.get_ylim())))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif x.size:
+        low, high = x.min(), x.max()
+        pad = max(0.05 * (high - low), 0.01 * abs(high), 1e-9)
+        axes.set_ylim(low - pad, high + pad)
+
+
+def scale_note(scale: str) -> str:
+    """How to read the axes, for the figure's notes."""
+    if scale == "accuracy":
+        return "Accuracy axis: logarithmic in the error rate. Epoch axis: logarithmic."
+    return "Both axes are logarithmic." if scale == "loss" else "Epoch axis: logarithmic."
+
+
+def _accuracy_ticks(low: float, high: float) -> list[float]:
+    """Round accuracies, about equally far apart in the logarithm of the error; more of them on a short axis."""
+    coarse = [0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99]
+    fine = sorted({*coarse, 20, 40, 60, 70, 85, 92, 93, 94, 96, 97, 97.5, 98.5, 98.8, 99.2, 99.3, 99.4, 99.6, 99.7})
+    inside = [tick for tick in coarse if low <= tick <= high]
+    return inside if len(inside) >= 3 else [tick for tick in fine if low <= tick <= high]
