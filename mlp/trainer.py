@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
@@ -77,22 +78,27 @@ class Trainer:
             correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
         return loss / len(split), 100 * correct / len(split)
 
+    def step(self, index: NDArray[np.intp]) -> tuple[float, int]:
+        """One update on the training images at ``index``; their summed loss and how many were right, before it."""
+        x, labels = self._batches.take(index)
+        logits = self.network.forward(x)
+        loss = self._loss.forward(logits, labels)
+        correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        self.network.backward(self._loss.backward(self.optimizer.gradient_scale / len(labels)))
+        self.optimizer.step()
+        return loss, correct
+
     def _pass(self, number: int, after_batch: Callable[[], None]) -> tuple[float, float]:
         """One epoch's steps; running means of loss and accuracy, each batch measured before its update."""
-        network, optimizer, loss = self.network, self.optimizer, self._loss
         size = len(self._dataset.train)
         order = _rng(self._seed, number).permutation(size)
         total, correct = 0.0, 0
         for start in range(0, size, self._batch_size):
-            x, labels = self._batches.take(order[start : start + self._batch_size])
-            logits = network.forward(x)
-            batch_loss = loss.forward(logits, labels)
+            batch_loss, batch_correct = self.step(order[start : start + self._batch_size])
             if not math.isfinite(batch_loss):
                 raise Diverged(f"the loss became {batch_loss} in epoch {number}, batch {start // self._batch_size + 1}")
             total += batch_loss
-            correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
-            network.backward(loss.backward(optimizer.gradient_scale / len(labels)))
-            optimizer.step()
+            correct += batch_correct
             after_batch()
         return total / size, 100 * correct / size
 

@@ -61,7 +61,7 @@ def curves(collection: Collection, *, metric: str = "valid_acc", by: str | Seque
                 *sample_notes([(part.label, part) for part in parts], "run" if pooled else "seed"),
             ]
             figure, (axes,), below = page(
-                rows=1, columns=1, panel=2.0, notes=notes, legend=sum(1 + part.label.count("\n") for part in parts) + 1
+                rows=1, columns=1, panel=2.0, notes=notes, legend=sum(1 + part.label.count("\n") for part in parts) + 2
             )
             draw(axes, parts, metric)
             entries = handles(parts)

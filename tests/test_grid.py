@@ -125,8 +125,11 @@ def test_conditions(condition, expected):
 
 @pytest.mark.parametrize(
     "condition",
-    ["__import__('os')", "lr.__class__", "(lambda: 1)()", "[x for x in 'a']", "lr if lr else 1", "'a' * 10**9", "2 ** 99",
-     "open", "lr ==", "", "model == mlp1", "lr < 'a'", "1 / 0", "f'{lr}'", "hidden[0]", "a" * 2000, "(" * 500 + ")" * 500],
+    [
+        "__import__('os')", "lr.__class__", "(lambda: 1)()", "[x for x in 'a']", "lr if lr else 1", "'a' * 10**9",
+        "2 ** 99", "open", "lr ==", "", "model == mlp1", "lr < 'a'", "1 / 0", "f'{lr}'", "hidden[0]", "a" * 2000,
+        "(" * 500 + ")" * 500,
+    ],
 )  # fmt: skip
 def test_a_condition_can_do_nothing_but_compare(condition):
     with pytest.raises(InputError, match="where="):

@@ -1,0 +1,245 @@
+"""The report page: one HTML file that needs no network, from the collected runs.
+
+Data flow one way: Collection → tables, claims, figures, curves → page. Everything from a run is escaped: as HTML text
+here, or as JSON that the page's script shows as text. A Content-Security-Policy lets only the page's own script and
+style run, by their hashes, and lets nothing be fetched. Same data, same bytes.
+"""
+
+import base64
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+
+from mlp.runs import write_atomic
+from mlp.schema import InputError
+from sweeps import claims, style, summary
+from sweeps.collect import Collection
+from sweeps.draw import render, varying
+from sweeps.figures import CAPTIONS, FIGURES
+from sweeps.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
+from sweeps.render import Cell, Table
+from sweeps.tables import TABLES
+from sweeps.verdicts import Claim
+
+TITLE = "MLP sweeps: tables, figures and checked conclusions"
+_MOST_PROBLEMS = 50
+
+
+def write(collection: Collection, out: Path) -> Path:
+    """Write ``out``/report/index.html, whole or not at all, and return its path.
+
+    Raises:
+        InputError: there are no runs at all.
+    """
+    path = Path(out) / "report" / "index.html"
+    content = page(collection).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, content)
+    return path
+
+
+def page(collection: Collection) -> str:
+    """The page's HTML."""
+    if collection.runs.empty:
+        raise InputError("out", "", "no runs to report; make some: python -m mlp.train --multirun experiment=report")
+    assets = resources.files("sweeps") / "page"
+    css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    judged = claims.evaluate(collection)
+    slots = {
+        "policy": _policy(css, script),
+        "title": escape(TITLE),
+        "style": css,
+        "script": script,
+        "summary": _summary(collection, judged),
+        "claims": _claims(judged),
+        "tables": "".join(_table(table(collection)) for table in TABLES.values()),
+        "figures": _figures(collection),
+        "curves_note": escape(_curves_note(collection)),
+        "runs_note": escape(_runs_note(collection)),
+        "problems": _problems(collection.problems),
+        "again": _AGAIN,
+        "data": payload(collection),
+    }
+    template = (assets / "page.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)  # in one pass: no slot within a slot
+
+
+def _policy(css: str, script: str) -> str:
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {source(script)}; style-src {source(css)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+# -- sections --------------------------------------------------------------------------------------------------------
+
+
+def _summary(collection: Collection, judged: Sequence[Claim]) -> str:
+    runs = collection.runs
+    states = ", ".join(f"{count:,} {state}" for state, count in runs["state"].value_counts().items())
+    verdicts = pd.Series([claim.verdict for claim in judged]).value_counts()
+    cells = runs.groupby(summary.identity_columns(runs), dropna=False).ngroups
+    facts = {
+        "Runs": f"{len(runs):,} ({states})",
+        "Configurations": f"{cells:,}",
+        "Seeds": ", ".join(map(str, sorted(runs["seed"].unique())[:10]))
+        + (" …" if runs["seed"].nunique() > 10 else ""),
+        "Epochs trained": f"{len(collection.epochs):,}",
+        "Claims": ", ".join(f"{verdicts.get(verdict, 0)} {word}" for verdict, word in _VERDICTS.items()),
+        "Best valid accuracy": _best(runs),
+        "Last update": _moment(runs["updated"].dropna().max()),
+        "Problems": f"{len(collection.problems):,}",
+    }
+    stopped = runs[runs["state"] == "diverged"]
+    note = ""
+    if len(stopped):
+        keys = [*varying(runs), "seed"]
+        named = "; ".join(style.label(keys, run) for run in stopped[keys].head(5).itertuples(index=False))
+        more = f" and {len(stopped) - 5:,} more" if len(stopped) > 5 else ""
+        note = f"<p>Diverged, and marked as such everywhere: {escape(named)}{more}.</p>"
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items())
+    return f'<dl class="facts">{items}</dl>{note}'
+
+
+def _moment(iso: object) -> str:
+    """``2026-11-22 23:14 UTC`` from :func:`mlp.runs.now`; whatever else a file says, as it is."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", str(iso))
+    return f"{match[1]} {match[2]} UTC" if match else str(iso)
+
+
+_VERDICTS = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
+
+
+def _best(runs: pd.DataFrame) -> str:
+    if runs["best_valid_acc"].isna().all():
+        return "–"
+    best = runs.iloc[int(runs["best_valid_acc"].fillna(-1).argmax())]
+    return f"{best['best_valid_acc']:.2f} % ({best['run']}, epoch {best['best_epoch']:.0f})"
+
+
+def _claims(judged: Sequence[Claim]) -> str:
+    body = []
+    for claim in judged:
+        decisive = claim.decisive
+        low, high = claim.interval
+        around = f"{decisive.show(low)} … {decisive.show(high)}" if decisive and low == low else ""
+        comparisons = "".join(
+            f"<li>{escape(c.describe())}: wanted {escape(c.wanted)}, alone {escape(c.verdict)}</li>"
+            for c in claim.comparisons
+        )
+        runs = (
+            f"<p>Rests on {', '.join(f'<code>{escape(run)}</code>' for run in claim.runs)}.</p>" if claim.runs else ""
+        )
+        body.append(
+            f"<tr><td><details><summary>{escape(claim.text)}</summary>"
+            f'<p lang="zh">「{escape(claim.quote)}」</p><p>{escape(claim.detail)}</p><ul>{comparisons}</ul>{runs}'
+            f'</details></td><td class="{claim.verdict}">{claim.verdict}</td>'
+            f'<td class="number">{escape(decisive.found) if decisive else ""}</td>'
+            f'<td class="number">{escape(around)}</td>{_number(claim.n)}</tr>'
+        )
+    head = _head(["Conclusion of the report", "Verdict"], ["Effect", "95 % interval", "n"])
+    return f'<p class="note">{escape(claims.method(judged))}</p>' + _scroll(
+        "Claims", f'<table class="sortable claims">{head}<tbody>{"".join(body)}</tbody></table>'
+    )
+
+
+def _table(table: Table) -> str:
+    """On the page a configuration is a row, so that sorting by a metric puts them in order."""
+    labels = [list(row.label) for row in table.rows]
+    for above, below in itertools.pairwise(labels):
+        below[:] = [new or old for new, old in zip(below, above, strict=True)]
+    body = []
+    for i, name in enumerate(table.columns):
+        cells = [row.cells[i] for row in table.rows]
+        n = max((cell.n for cell in cells if isinstance(cell, Cell)), default=0)
+        body.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(map(_cell, cells))}{_number(n)}</tr>')
+    head = _head(["Configuration"], [*(", ".join(filter(None, words)) for words in labels), "n"])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    content = (
+        f'<table class="sortable"><caption>{escape(table.title)}</caption>{head}<tbody>{"".join(body)}</tbody></table>'
+    )
+    return f'{_scroll(table.title, content)}<details class="note"><summary>Notes</summary><ul>{notes}</ul></details>'
+
+
+def _cell(cell: Cell | str) -> str:
+    if isinstance(cell, Cell):
+        return f'<td class="number" data-value="{cell.mean!r}">{escape(cell.text())}</td>' if cell.n else _missing(cell)
+    return f'<td class="number">{escape(cell)}</td>'
+
+
+def _missing(cell: Cell) -> str:
+    return f'<td class="number" data-value="">{escape(cell.text())}</td>'
+
+
+def _figures(collection: Collection) -> str:
+    parts = []
+    for number, draw in FIGURES.items():
+        try:
+            image = base64.b64encode(render(draw(collection), "svg")).decode()
+            shown = f'<img alt="{escape(CAPTIONS[number])}" src="data:image/svg+xml;base64,{image}">'
+        except InputError as error:
+            shown = f"<p>{escape(str(error))}</p>"
+        parts.append(f"<figure>{shown}<figcaption>Figure {number}. {escape(CAPTIONS[number])}.</figcaption></figure>")
+    return f'<div class="figures">{"".join(parts)}</div>'
+
+
+def _curves_note(collection: Collection) -> str:
+    cells = collection.runs.groupby(summary.identity_columns(collection.runs), dropna=False).ngroups
+    note = "Point at the plot or move the slider to read values; × is where a run diverged. Bands: 95 % interval (t)."
+    if cells > MOST_CURVES:
+        note += f" Of {cells:,} configurations the {MOST_CURVES} of the best valid accuracy are here."
+    if len(collection.runs) > MOST_SINGLES:
+        note += f" Single runs are left out, because there are more than {MOST_SINGLES}."
+    return note
+
+
+def _runs_note(collection: Collection) -> str:
+    note = "Every run with its configuration and provenance: a run's name opens them."
+    if len(collection.runs) > MOST_RUNS:
+        note = f"The first {MOST_RUNS:,} of {len(collection.runs):,} runs; runs.csv has all."
+    return note + " The filter takes words, or conditions on any column, as in the field's example."
+
+
+def _problems(problems: Sequence[str]) -> str:
+    if not problems:
+        return "<p>Every run directory could be read.</p>"
+    items = "".join(f"<li><code>{escape(problem)}</code></li>" for problem in problems[:_MOST_PROBLEMS])
+    more = f"<p>And {len(problems) - _MOST_PROBLEMS:,} more.</p>" if len(problems) > _MOST_PROBLEMS else ""
+    return f"<ul>{items}</ul>{more}"
+
+
+_AGAIN = """<p>Everything, on a fresh machine; what is finished is not trained again:</p>
+<pre><code>scripts/reproduce --seeds 3</code></pre>
+<p>Step by step:</p>
+<pre><code>python -m mlp.train --multirun experiment=report seed=0,1,2
+python -m sweeps collect
+python -m sweeps tables
+python -m sweeps figures
+python -m sweeps claims
+python -m sweeps report</code></pre>"""
+
+
+# -- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _head(words: Iterable[str], numbers: Iterable[str]) -> str:
+    cells = [f'<th scope="col">{escape(word)}</th>' for word in words]
+    cells += [f'<th scope="col" class="number">{escape(word)}</th>' for word in numbers]
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
+def _number(value: int) -> str:
+    return f'<td class="number">{value}</td>'
+
+
+def _scroll(name: str, content: str) -> str:
+    return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{content}</div>'
