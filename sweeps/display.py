@@ -4,7 +4,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,10 +14,7 @@ from rich.text import Text
 
 from sweeps import estimate
 from sweeps.job import Outcome, epochs_done, last_row
-from sweeps.plan import Point
-
-if TYPE_CHECKING:
-    from sweeps.launch import Ended
+from sweeps.plan import Ended, Point
 
 _STYLES = {"finished": "green", "failed": "bold red", "diverged": "yellow", "interrupted": "magenta", "running": "cyan"}
 _SHOWN = 20  # rows of the summary and of the running jobs
@@ -60,7 +56,7 @@ class Display:
     def note(self, text: str) -> None:
         self._console.print(escape(text), style="yellow")
 
-    def ended(self, item: "Ended") -> None:
+    def ended(self, item: Ended) -> None:
         """Say how a job ended; a failure says where to look, too."""
         point, outcome = item.point, item.outcome
         self._ended.add(point.run_id)
@@ -135,7 +131,7 @@ def _metrics(outcome: Outcome) -> str:
     return "  ".join(parts)
 
 
-def summary(items: Iterable["Ended"]) -> None:
+def summary(items: Iterable[Ended]) -> None:
     """Best runs first (validation accuracy at the last epoch); what did not finish is never left out."""
     items = list(items)
     console = Console(file=sys.stdout, highlight=False)

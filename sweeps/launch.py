@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlp.runs import DamagedRun, RunDir
+from mlp.runs import RunDir
 from sweeps.display import Display
 from sweeps.job import Job, Outcome, epochs_done
-from sweeps.plan import Point
+from sweeps.plan import Ended, Point
 
 
 class Engine(Protocol):
@@ -51,29 +51,6 @@ class Policy:
     retries: int  # of a job whose worker died twice at the same epoch; one that got further is tried again for free
     timeout: float | None  # seconds that a job may take
     on_error: str  # continue | stop
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A point and how it ended."""
-
-    point: Point
-    outcome: Outcome
-
-
-def split(points: list[Point]) -> tuple[list[Ended], list[Point]]:
-    """Those that have come to their end already, and those with something left to train."""
-    ended, left = [], []
-    for point in points:
-        try:
-            result = point.run.result(point.config.epochs)
-        except DamagedRun:
-            result = None  # the job will find out what can be saved
-        if result is None:
-            left.append(point)
-        else:
-            ended.append(Ended(point, Outcome.of(result)))
-    return ended, left
 
 
 class Sweep:

@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlp import data
 from mlp.config import RunConfig
-from mlp.runs import RunDir
+from mlp.runs import DamagedRun, RunDir
 from mlp.schema import InputError
 from sweeps import where
+from sweeps.job import Outcome
 
 _ABSENT = object()
 
@@ -46,6 +47,29 @@ class Point:
         if self.config.threads is not None:
             return self
         return Point(self.overrides, {**self.values, "threads": threads}, replace(self.config, threads=threads))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A point and how it ended."""
+
+    point: Point
+    outcome: Outcome
+
+
+def split(points: list[Point]) -> tuple[list[Ended], list[Point]]:
+    """Those that have come to their end already, and those with something left to train."""
+    ended, left = [], []
+    for point in points:
+        try:
+            result = point.run.result(point.config.epochs)
+        except DamagedRun:
+            result = None  # the job will find out what can be saved
+        if result is None:
+            left.append(point)
+        else:
+            ended.append(Ended(point, Outcome.of(result)))
+    return ended, left
 
 
 class Planner:

@@ -19,9 +19,9 @@ from sweeps import display, estimate
 from sweeps.display import Display
 from sweeps.grid import Grids
 from sweeps.job import epochs_done
-from sweeps.launch import Ended, Engine, Policy, Sweep, split
+from sweeps.launch import Engine, Policy, Sweep
 from sweeps.manifest import Manifest
-from sweeps.plan import Planner, Point
+from sweeps.plan import Ended, Planner, Point, split
 
 _POLICY = {
     "retries": integer(ge=0),
