@@ -70,6 +70,21 @@ def test_out_moves_the_whole_tree(command, small, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} - before == {"elsewhere"}
 
 
+def test_words_complete_in_the_shell(command):
+    def completions(line):
+        return set(command("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line))).stdout.split())
+
+    assert completions("mlp-train activ=") == {"activ=gelu", "activ=relu", "activ=sigmoid", "activ=tanh"}
+    assert {"lr=", "loss="} <= completions("mlp-train l")
+
+
+def test_a_notebook_s_two_lines(small, tmp_path):
+    """The function stays reachable by its short name, although a module bears it too."""
+    code = f"from mlp import train; from mlp.train import compose; print(train(compose(*{small!r})).last.epoch)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "4"
+
+
 def test_import_is_cheap():
     heavy = "pandas", "matplotlib", "hydra", "omegaconf", "scipy", "rich"
     code = f"import sys, mlp, mlp.session; print([m for m in {heavy} if m in sys.modules])"
