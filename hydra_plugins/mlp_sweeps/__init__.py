@@ -17,3 +17,25 @@ class PoolLauncher(plugins.SweepLauncher):
 
         slots = workers_for(workers, threads)
         super().__init__(lambda: Pool(workers=slots), slots, threads, policy)
+
+
+class DaskLauncher(plugins.SweepLauncher):
+    """hydra/launcher=dask, slurm, pbs, sge, lsf"""
+
+    def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
+        from sweeps.dask import Dask, Options
+
+        policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
+        checked = Options.of(threads=threads, **options)
+        super().__init__(lambda: Dask(checked), checked.expected_slots, checked.threads, policy)
+
+
+class RayLauncher(plugins.SweepLauncher):
+    """hydra/launcher=ray"""
+
+    def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
+        from sweeps.ray import Options, Ray
+
+        policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
+        checked = Options.of(threads=threads, **options)
+        super().__init__(lambda: Ray(checked), 1, checked.threads, policy)

@@ -1,0 +1,263 @@
+"""Sweeps on a real Dask cluster: a scheduler and workers in processes of their own."""
+
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from test_sweep import assert_same, runs, trained
+
+from mlp.runs import RunDir
+from mlp.schema import InputError
+from sweeps import dask
+from sweeps.job import Job, execute_elsewhere
+
+GRID = ("lr=0.1,0.05,0.02,0.01", "seed=0,1,2")  # 12 runs
+OPTIONS = {
+    "address": "tcp://127.0.0.1:8786", "cluster": None, "wait": 60, "threads": 1, "jobs": 1, "cores": 1,
+    "processes": None, "memory": "1GB", "walltime": None, "queue": None, "account": None, "directives": None,
+    "prologue": None, "interface": None, "logs": "jobs",
+}  # fmt: skip
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """Start ``dask scheduler`` or ``dask worker``; none outlives the test."""
+    processes = []
+
+    def start(kind, *words):
+        with (tmp_path / f"{kind}{len(processes)}.log").open("wb") as log:
+            command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words, "--no-dashboard"]
+            processes.append(psutil.Popen(command, stdout=log, stderr=log, cwd=tmp_path))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        kill(process)
+
+
+def kill(process):
+    """With its children; a nanny first, else it would start another worker."""
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
+@pytest.fixture
+def scheduler(spawn, tmp_path):
+    """A scheduler's address."""
+    file = tmp_path / "scheduler.json"
+    spawn("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+    until(file.exists)
+    return json.loads(file.read_text())["address"]
+
+
+def worker(spawn, scheduler, *words):
+    return spawn("worker", scheduler, "--nthreads", "1", *words)
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def words(small, tmp_path):
+    """What trains the small network for a second on Dask."""
+
+    def make(*more, launcher="dask", out="out", epochs=60):
+        base = [word for word in small if word.split("=")[0] not in ("out", "epochs")]
+        return ["--multirun", *base, f"hydra/launcher={launcher}", f"out={tmp_path / out}", f"epochs={epochs}", *more]
+
+    return make
+
+
+def sweeping(*words):
+    command = [sys.executable, "-m", "mlp.train", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_worker_killed_midway_costs_nothing(spawn, scheduler, words, command, tmp_path):
+    first, second = worker(spawn, scheduler), worker(spawn, scheduler)
+    main = sweeping(*words(*GRID, f"hydra.launcher.address={scheduler}", "hydra.launcher.wait=60"))
+    out = tmp_path / "out"
+    until(lambda: len(list(out.glob("runs/*/status.json"))) >= 4)
+    pids = {child.pid: nanny for nanny in (first, second) for child in nanny.children(recursive=True)}
+    trainers = {RunDir(path).read_status().pid for path in runs(out).values() if (path / "status.json").exists()}
+    kill(second)
+    output, errors = main.communicate(timeout=100)
+    assert main.returncode == 0, output + errors
+    assert "12 finished" in output
+    assert errors == ""
+    assert {pids[pid] for pid in trainers} == {first, second}
+    assert command(*words(*GRID, launcher="pool", out="pool")).returncode == 0
+    assert_same(out, tmp_path / "pool")
+
+
+def test_ctrl_c_ends_jobs_at_a_checkpoint_and_the_same_command_continues(spawn, scheduler, words, tmp_path):
+    worker(spawn, scheduler)
+    command = words("lr=0.1,0.01", f"hydra.launcher.address={scheduler}", epochs=2000)
+    main = sweeping(*command)
+    until(lambda: len(list(tmp_path.glob("out/runs/*/metrics.csv"))) >= 1)
+    main.send_signal(signal.SIGINT)
+    output, errors = main.communicate(timeout=30)
+    assert main.returncode == 130, output + errors
+    assert "to continue: python -m mlp.train --multirun" in output
+    (path,) = runs(tmp_path / "out").values()
+    until(lambda: RunDir(path).read_status().state == "interrupted", 10)
+
+
+def test_jobs_end_when_the_main_process_is_killed(spawn, scheduler, words, tmp_path):
+    worker(spawn, scheduler)
+    main = sweeping(*words("lr=0.1,0.01", f"hydra.launcher.address={scheduler}", epochs=20000))
+    until(lambda: len(list(tmp_path.glob("out/runs/*/metrics.csv"))) >= 1)
+    main.kill()
+    main.communicate()
+    time.sleep(0.5)
+    until(lambda: not any(RunDir(path).is_locked() for path in runs(tmp_path / "out").values()), 30)
+
+
+def test_a_worker_that_comes_late_is_waited_for(spawn, scheduler, words, tmp_path):
+    main = sweeping(*words("lr=0.1", f"hydra.launcher.address={scheduler}", "hydra.launcher.wait=60", epochs=2))
+    assert "1 to train" in main.stdout.readline()
+    assert "waiting for the first worker of tcp://" in main.stdout.readline()
+    worker(spawn, scheduler)
+    output, errors = main.communicate(timeout=60)
+    assert main.returncode == 0, output + errors
+    assert list(trained(tmp_path / "out").values()) == [1]
+
+
+def fails(result, *parts):
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    for part in parts:
+        assert part in result.stderr
+
+
+def test_no_worker_is_said(scheduler, words, command):
+    address = f"hydra.launcher.address={scheduler}"
+    fails(command(*words("lr=0.1", address, "hydra.launcher.wait=1")), "hydra.launcher.wait=1: no worker came")
+
+
+def test_no_scheduler_is_said(monkeypatch):
+    monkeypatch.setattr(dask, "_CONNECT", 1)
+    with pytest.raises(InputError, match=r"address=tcp://127\.0\.0\.1:1: no scheduler there"):
+        dask.Dask(dask.Options.of(**(OPTIONS | {"address": "tcp://127.0.0.1:1"})))
+
+
+def test_a_worker_of_many_threads_is_refused(spawn, scheduler, words, command):
+    spawn("worker", scheduler, "--nthreads", "2")
+    fails(command(*words("lr=0.1", f"hydra.launcher.address={scheduler}")), "2 threads", "--nthreads 1")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "part"),
+    [
+        ("address", None, "give a scheduler's address"),
+        ("address", "foo://host:1", "like tcp://host:8786"),
+        ("cluster", "slrum", "did you mean slurm"),
+        ("cluster", "slurm", "not both"),
+        ("cores", 0, "≥ 1"),
+        ("threads", 2, "must be ≥ processes × threads"),
+        ("directives", "-A me", "list of lines"),
+        ("walltme", "1:00", "did you mean walltime"),
+    ],
+)
+def test_options_are_checked(option, value, part):
+    assert dask.Options.of(**OPTIONS).expected_slots == 1
+    with pytest.raises(InputError, match=r"^hydra\.launcher\.") as caught:
+        dask.Options.of(**(OPTIONS | {option: value}))
+    assert part in str(caught.value)
+
+
+def test_a_late_worker_without_the_results_tree_trains_nothing(tmp_path):
+    job = Job("run", (), {"out": str(tmp_path / "elsewhere")}, str(tmp_path / "stop"), None)
+    outcome = execute_elsewhere(job)
+    assert outcome.state == "failed"
+    assert "file system that all workers share" in outcome.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """``sbatch`` and ``scancel`` as far as dask-jobqueue uses them; gives their folder, and which jobs still run."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    scripts = {
+        "sbatch": f"exec 9>>{folder}/ids\nflock 9\nid=$(($(wc -l <{folder}/ids) + 1))\necho >&9\n"
+        f'cp "$1" {folder}/script-$id\nsetsid bash {folder}/script-$id >{folder}/log-$id 2>&1 9>&- &\n'
+        f'echo $! >{folder}/pid-$id\necho "Submitted batch job $id"\n',
+        "scancel": f"kill -9 -- -$(cat {folder}/pid-$1)\n",
+    }
+    for name, text in scripts.items():
+        path = folder / name
+        path.write_text("#!/usr/bin/env bash\n" + text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def jobs():
+        return [path for path in folder.glob("pid-*") if _lives(int(path.read_text()))]
+
+    yield folder, jobs
+    for path in jobs():
+        os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+def _lives(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.heavy
+def test_a_batch_system_gets_the_jobs_and_keeps_none(batch, words, command, tmp_path, monkeypatch):
+    folder, jobs = batch
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    options = ["cores=2", "processes=2", "threads=1", "jobs=2", "interface=lo", "queue=short", "prologue=['umask 027']"]
+    given = [f"hydra.launcher.{option}" for option in options]
+    result = command(*words(*GRID, *given, launcher="slurm"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "12 finished" in result.stdout
+    assert len(list(folder.glob("script-*"))) == 2
+    assert not jobs()
+    script = (folder / "script-1").read_text()
+    for line in ("#SBATCH -p short", "#SBATCH --cpus-per-task=2", "export OPENBLAS_NUM_THREADS=1", "umask 027"):
+        assert line in script.splitlines()
+    assert "--nthreads 1 --memory-limit" in script
+    assert "--nworkers 2" in script
+
+
+@pytest.mark.heavy
+def test_a_batch_job_that_ends_is_replaced(batch, words, tmp_path, monkeypatch):
+    folder, jobs = batch
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1s")
+    main = sweeping(
+        *words("lr=0.1,0.01", "hydra.launcher.jobs=1", "hydra.launcher.interface=lo", launcher="slurm", epochs=500)
+    )
+    until(lambda: len(list(tmp_path.glob("out/runs/*/metrics.csv"))) >= 1)
+    (job,) = jobs()
+    os.killpg(int(job.read_text()), signal.SIGKILL)
+    output, errors = main.communicate(timeout=200)
+    assert main.returncode == 0, output + errors
+    assert len(list(folder.glob("script-*"))) == 2
+    assert not jobs()
+
+
+@pytest.mark.heavy
+def test_a_batch_system_that_refuses_is_quoted(batch, words, command, monkeypatch):
+    folder, _ = batch
+    (folder / "sbatch").write_text("#!/usr/bin/env bash\necho 'sbatch: error: invalid partition' >&2; exit 1\n")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    fails(command(*words("lr=0.1", "hydra.launcher.interface=lo", launcher="slurm")), "invalid partition")
