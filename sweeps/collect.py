@@ -67,7 +67,7 @@ _RECORDED: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Collection:
-    """What was found: see the README for every column."""
+    """What was found."""
 
     runs: pd.DataFrame
     """One row per run, ordered by its id."""

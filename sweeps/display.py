@@ -38,6 +38,7 @@ class Display:
         self._points = {point.run_id: point for point in points}
         self._begun = {point.run_id: epochs_done(point.run) for point in points}
         self._work = {point.run_id: estimate.epoch_work(point.config) for point in points}
+        self._common = common(points)
         self._slots = slots
         self._states: Counter[str] = Counter(reused=reused)
         self._ended: set[str] = set()
@@ -68,7 +69,7 @@ class Display:
         line = (
             Text(f"{count} ")
             .append(f"{outcome.state:<11}", _STYLES.get(outcome.state, ""))
-            .append(f" {point.run_id}  {varying(point)}  {_metrics(outcome)}")
+            .append(f" {point.run_id}  {varying(point, self._common)}  {_metrics(outcome)}")
         )
         if not self._live and len(self._ended) < len(self._points):
             line.append(f"  (left: {estimate.words(self._seconds_left())})", "dim")
@@ -95,10 +96,17 @@ class Display:
             f"{done}/{total} epochs  left: {estimate.words(self._seconds_left())}",
         )
         rows = Table.grid(padding=(0, 2))
-        for run_id in list(flying)[:_SHOWN]:
+        rows.add_column(no_wrap=True)
+        begun = sorted(flying, key=lambda run_id: self._begun[run_id] - self._epochs[run_id])
+        for run_id in begun[: min(self._slots, _SHOWN)]:  # the others are ready behind them
             point, row = self._points[run_id], last_row(self._points[run_id].run)
             shown = f"valid {row.valid_acc:.2f} %" if row else "starting"
-            rows.add_row(escape(run_id), f"{self._epochs[run_id]}/{point.config.epochs}", shown, escape(varying(point)))
+            rows.add_row(
+                escape(run_id),
+                f"{self._epochs[run_id]}/{point.config.epochs}",
+                shown,
+                escape(varying(point, self._common)),
+            )
         return Group(head, Text(counts, "dim"), rows)
 
     def _seconds_left(self) -> float:
@@ -116,10 +124,15 @@ class Display:
         return estimate.parallel_seconds([work * elapsed * busy / done for work in left], self._slots)
 
 
-def varying(point: Point) -> str:
-    """A point's overrides, without what only says where and how."""
-    quiet = ("out=", "experiment=", "threads=", "data.path=")
-    return " ".join(text for text in point.overrides if not text.startswith(quiet))
+def common(points: Iterable[Point]) -> frozenset[str]:
+    """The overrides that all points share, and that tell none apart."""
+    sets = [frozenset(point.overrides) for point in points]
+    return frozenset.intersection(*sets) if len(sets) > 1 else frozenset()
+
+
+def varying(point: Point, shared: frozenset[str]) -> str:
+    """A point's overrides without the shared ones."""
+    return " ".join(text for text in point.overrides if text not in shared)
 
 
 def _metrics(outcome: Outcome) -> str:
@@ -140,6 +153,7 @@ def summary(items: Iterable[Ended]) -> None:
     good = [item for item in items if item.outcome.state == "finished"]
     bad = [item for item in items if item.outcome.state != "finished"]
     good.sort(key=lambda item: -(item.outcome.last.valid_acc if item.outcome.last else 0.0))
+    shared = common(item.point for item in items)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name, justify in (("run", "left"), ("state", "left"), ("epoch", "right"), ("test %", "right"),
                           ("best %", "right"), ("at", "right"), ("overrides", "left")):  # fmt: skip
@@ -153,7 +167,7 @@ def summary(items: Iterable[Ended]) -> None:
             f"{outcome.last.test_acc:.2f}" if outcome.last else "",
             f"{outcome.best.test_acc:.2f}" if outcome.best else "",
             str(outcome.best.epoch) if outcome.best else "",
-            escape(varying(item.point)),
+            escape(varying(item.point, shared)),
         )
     if len(items) > 1 or bad:
         console.print(table)

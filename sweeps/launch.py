@@ -7,6 +7,7 @@ run directories hold all the state that matters; losing this process loses nothi
 import contextlib
 import queue
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -53,6 +54,9 @@ class Policy:
     on_error: str  # continue | stop
 
 
+_PATIENCE = 60.0  # seconds for the workers to come to a checkpoint; what they have not saved by then is in flight
+
+
 class Sweep:
     """Takes the points of a plan to their ends on an engine.
 
@@ -69,6 +73,7 @@ class Sweep:
         self._losses: dict[str, tuple[int, int]] = {}  # run → the epoch at which its workers died, how often there
         self._signals: list[int] = []
         self._stopping = False
+        self._deadline = float("inf")
 
     @property
     def signum(self) -> int | None:
@@ -85,7 +90,9 @@ class Sweep:
         ended: dict[str, Ended] = {}
         try:
             with self._signals_noted(), self._display:
-                while len(self._signals) < 2 and (self._flying or (self._more() and not self._stopping)):
+                while self._flying or (self._more() and not self._stopping):
+                    if len(self._signals) > 1 or time.monotonic() > self._deadline:
+                        break
                     if self._signals:
                         self._stop()
                     self._fill()
@@ -153,6 +160,7 @@ class Sweep:
         if self._stopping:
             return
         self._stopping = True
+        self._deadline = time.monotonic() + _PATIENCE
         self._waiting.clear()
         self._elsewhere.clear()
         self._display.note(

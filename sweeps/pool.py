@@ -18,6 +18,9 @@ from sweeps.job import Job, Outcome, execute
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
 
 
+_STUCK = 60.0  # seconds of idle workers beside waiting jobs after which the jobs count as lost; workers start in a few
+
+
 def cores() -> int:
     """Processors that this process may use: its affinity, and a container's quota."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -44,16 +47,23 @@ class Pool:
     """``workers`` processes; one that dies is replaced."""
 
     def __init__(self, *, workers: int) -> None:
-        self.slots = workers
+        self._workers = workers
+        self._jobs: set[Future[Outcome]] = set()
+        self._sound = time.monotonic()  # when every worker was last seen at work, or nothing to do
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
         # "spawn": a forked copy of a process with BLAS and display threads may hang.
         context = multiprocessing.get_context("spawn")
-        return ProcessPool(max_workers=self.slots, initializer=_begin, initargs=(os.getpid(),), context=context)
+        return ProcessPool(max_workers=self._workers, initializer=_begin, initargs=(os.getpid(),), context=context)
+
+    @property
+    def slots(self) -> int:
+        self._rescue()  # the sweep asks in each of its rounds
+        return self._workers
 
     def describe(self) -> str:
-        return f"{self.slots} local worker{'s' if self.slots > 1 else ''}"
+        return f"{self._workers} local worker{'s' if self._workers > 1 else ''}"
 
     def check(self, out: Path) -> None:
         """Nothing to check: the workers are on this machine."""
@@ -67,8 +77,24 @@ class Pool:
             self._pool = self._new_pool()
             inner = self._pool.schedule(execute, args=(job,), timeout=limit)
         outer: Future[Outcome] = Future()
-        inner.add_done_callback(lambda done: _translate(done, outer))
+        self._jobs.add(inner)
+        inner.add_done_callback(lambda done: self._deliver(done, outer))
         return outer
+
+    def _deliver(self, done: Future[Outcome], outer: Future[Outcome]) -> None:
+        self._jobs.discard(done)
+        _translate(done, outer)
+
+    def _rescue(self) -> None:
+        """Call back jobs that nobody works on: a worker killed between taking a job and saying so takes it along."""
+        jobs = [job for job in tuple(self._jobs) if not job.done()]
+        idle = [job for job in jobs if not job.running()]
+        if not idle or len(jobs) - len(idle) >= self._workers:
+            self._sound = time.monotonic()
+        elif time.monotonic() - self._sound > _STUCK:
+            self._sound = time.monotonic()
+            for job in idle:
+                job.cancel()
 
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end."""
@@ -85,7 +111,7 @@ class Pool:
 def _translate(done: Future[Outcome], outer: Future[Outcome]) -> None:
     """A dead worker is an outcome like others."""
     if done.cancelled():
-        outer.set_result(Outcome("interrupted", error="never began"))
+        outer.set_result(Outcome("lost", error="taken by no worker"))
         return
     error = done.exception()
     if error is None:

@@ -70,11 +70,20 @@ class Ray:
     def _connect(self) -> None:
         address = self._options.address
         try:
-            _probe(address)
-            self._ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, namespace="mlp-sweeps")
+            if address == "auto":
+                address = importlib.import_module("ray._private.services").canonicalize_bootstrap_address(address)
+            _probe(address or "")
+            self._ray.init(
+                address=self._options.address,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                namespace="mlp-sweeps",
+            )
         except Exception as error:  # of many kinds: ConnectionError, ValueError, RuntimeError, AuthenticationError
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            raise InputError("hydra.launcher.address", address, f"no Ray cluster there: {reason[0]}") from None
+            raise InputError(
+                "hydra.launcher.address", self._options.address, f"no Ray cluster there: {reason[0]}"
+            ) from None
 
     def _fitting_nodes(self) -> list[Any]:
         """Nodes that can run a job, as far as their CPUs go."""
@@ -152,7 +161,7 @@ class Ray:
 
 
 def _probe(address: str) -> None:
-    """Ray takes minutes to find that nobody listens."""
+    """Ray itself takes minutes to find that nobody listens, and prints meanwhile."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_CONNECT).close()
