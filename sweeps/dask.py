@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,9 +135,8 @@ class Dask:
     def slots(self) -> int:
         if time.monotonic() - self._counted > _REFRESH and self._client.status == "running":
             with contextlib.suppress(OSError):
-                workers = self._client.scheduler_info()["workers"].values()
-                self._slots = max(1, sum(worker["nthreads"] for worker in workers))
-                self._replace_ended(str(worker["name"]) for worker in workers)
+                self._slots = max(1, sum(self._client.nthreads().values()))
+                self._replace_ended()
             self._counted = time.monotonic()
         return self._slots
 
@@ -146,7 +145,7 @@ class Dask:
 
     def check(self, out: Path) -> None:
         wait, address = self._options.wait, self._client.scheduler.address
-        if not self._client.scheduler_info()["workers"]:
+        if not self._client.nthreads():
             hint = f"; see {self._options.logs}" if self._cluster else ""
             print(f"waiting for the first worker of {address}, up to {wait:g} s", flush=True)
             try:
@@ -173,7 +172,7 @@ class Dask:
     def submit(self, job: Job) -> Future[Outcome]:
         if self._client.status != "running":
             raise InputError(
-                "hydra.launcher.address", str(self._options.address), "the scheduler has gone; start again to continue"
+                "hydra.launcher.address", self._options.address, "the scheduler has gone; start again to continue"
             )
         # pure=False: the same job may be submitted again, and Dask would answer with the first one's outcome.
         inner = self._client.submit(_run, job, pure=False, key=f"{job.run_id}-{time.monotonic_ns()}")
@@ -197,7 +196,7 @@ class Dask:
         """Call back the jobs that no worker has; those may wait for long."""
         with contextlib.suppress(OSError):
             begun = {key for keys in self._client.processing().values() for key in keys}
-            self._client.cancel([future for future in self._futures if future.key not in begun])
+            self._client.cancel([future for future in list(self._futures) if future.key not in begun])
 
     def close(self) -> None:
         """Leave a scheduler that was joined, call back what it still has of ours; end one that was started."""
@@ -210,12 +209,14 @@ class Dask:
         if self._cluster is not None:
             _end(self._cluster)
 
-    def _replace_ended(self, workers: Iterable[str]) -> None:
+    def _replace_ended(self) -> None:
         """Batch jobs end, at the latest by their walltime, and dask-jobqueue submits no others unless told to."""
         if self._cluster is None:
             return
         now = time.monotonic()
-        for worker in workers:  # "SLURMCluster-0", or "SLURMCluster-0-1" where jobs have several processes
+        for (
+            worker
+        ) in self._cluster.observed:  # "SLURMCluster-0", or "SLURMCluster-0-1" where jobs have several processes
             job = worker if self._options.workers_per_job == 1 else worker.rpartition("-")[0]
             self._last_seen[job] = now
         for job in _refused(self._cluster):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Slurm of one node, from Debian's packages (apt-get install slurm-wlm munge), with daemons of its own on other
 # ports; must be root. dask-jobqueue submits two jobs of one worker; one job is killed midway, and replaced.
+EPOCHS=${EPOCHS:-10} # so that it outlasts the 30 s after which a job is replaced
 . "$(dirname "$0")/common.sh"
 export SLURM_CONF=$work/slurm.conf PATH=$PATH:/usr/sbin:/sbin
 tear_down() { scancel --user "$(id -un)" || true; sleep 1; }
