@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as in the report: run without installing
 
-from mlp import train as command
+from mlp.train import main
 
 LOSSES = {"cross_entropy": "ce", "enclidean": "euclidean", "hinge": "hinge"}  # the report's spellings
 
@@ -42,4 +42,4 @@ def overrides(arguments: list[str] | None = None) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv[1:] = overrides()
-    command.main()
+    main()
