@@ -122,6 +122,7 @@ class Dask:
             raise
         self._futures: set[Any] = set()  # Dask forgets a task whose future nobody holds
         self._slots, self._counted = 1, 0.0
+        self._inhabited = time.monotonic()  # when there was a worker
         self._last_seen: dict[str, float] = {}  # batch job → when it had a worker
 
     def _connect(self, where: Any) -> Any:
@@ -135,9 +136,13 @@ class Dask:
     def slots(self) -> int:
         if time.monotonic() - self._counted > _REFRESH and self._client.status == "running":
             with contextlib.suppress(OSError):
-                self._slots = max(1, sum(self._client.nthreads().values()))
+                workers = self._client.nthreads()
+                self._slots = max(1, sum(workers.values()))
+                self._inhabited = time.monotonic() if workers else self._inhabited
                 self._replace_ended()
             self._counted = time.monotonic()
+            if self._counted - self._inhabited > self._options.wait:
+                raise self._no_worker()
         return self._slots
 
     def describe(self) -> str:
@@ -146,12 +151,12 @@ class Dask:
     def check(self, out: Path) -> None:
         wait, address = self._options.wait, self._client.scheduler.address
         if not self._client.nthreads():
-            hint = f"; see {self._options.logs}" if self._cluster else ""
             print(f"waiting for the first worker of {address}, up to {wait:g} s", flush=True)
             try:
                 self._client.wait_for_workers(1, timeout=wait)
             except TimeoutError:
-                raise InputError("hydra.launcher.wait", f"{wait:g}", f"no worker came to {address}{hint}") from None
+                raise self._no_worker() from None
+            self._inhabited = time.monotonic()
         with token_file(out) as (path, token):
             answers = self._client.run(testify, str(path), on_error="return")
         for worker, answer in answers.items():
@@ -168,6 +173,11 @@ class Dask:
                     f"{worker} has {threads} threads; a process trains one run: dask worker --nworkers N --nthreads 1",
                 )
         print(f"on {self.describe()}", flush=True)
+
+    def _no_worker(self) -> InputError:
+        hint = f"; see {self._options.logs}" if self._cluster else ""
+        address = self._client.scheduler.address
+        return InputError("hydra.launcher.wait", f"{self._options.wait:g}", f"no worker came to {address}{hint}")
 
     def submit(self, job: Job) -> Future[Outcome]:
         if self._client.status != "running":

@@ -80,7 +80,10 @@ class Planner:
         self._master = master
         self._parser = OverridesParser.create(config_loader=loader)
         self._composed: dict[tuple[str, ...], dict[str, Any] | DictConfig] = {}
-        self._parse = lru_cache(maxsize=None)(self._parse_one)
+        # Hydra answers these in milliseconds, by reading directories and copying configurations.
+        self._parse = lru_cache(maxsize=None)(self._parser.parse_override)
+        self._is_group = lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
+        self._is_key = lru_cache(maxsize=None)(self._find_key)
 
     def plan(self, points: Iterable[tuple[tuple[str, ...], Sequence[str]]]) -> list[Point]:
         """Different runs, in order; of points that are one run, the one with the most epochs.
@@ -137,20 +140,20 @@ class Planner:
         """Group → what was chosen of it, e.g. model → mlp2."""
         chosen = {str(group): str(name) for group, name in self._master.hydra.runtime.choices.items()}
         for override in map(self._parse, overrides):
-            if self._loader.get_group_options(override.key_or_group):
+            if self._is_group(override.key_or_group):
                 chosen[override.key_or_group] = str(override.value())
         return chosen
 
-    def _parse_one(self, text: str) -> Override:
-        return self._parser.parse_override(text)
+    def _find_key(self, key: str) -> bool:
+        return OmegaConf.select(self._master, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
 
     def _is_plain(self, override: Override) -> bool:
         """Whether it sets a value that is there, so that it needs no composing."""
         key = override.key_or_group
         return (
             not (override.is_add() or override.is_delete() or override.package)
-            and not self._loader.get_group_options(key)
-            and OmegaConf.select(self._master, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
+            and not self._is_group(key)
+            and self._is_key(key)
         )
 
     def _compose(self, overrides: tuple[str, ...]) -> dict[str, Any] | DictConfig:

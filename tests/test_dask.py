@@ -140,6 +140,16 @@ def test_a_worker_that_comes_late_is_waited_for(spawn, scheduler, words, tmp_pat
     assert list(trained(tmp_path / "out").values()) == [1]
 
 
+def test_a_sweep_that_all_workers_have_left_gives_up(spawn, scheduler, words, tmp_path):
+    only = worker(spawn, scheduler)
+    main = sweeping(*words("lr=0.1", f"hydra.launcher.address={scheduler}", "hydra.launcher.wait=3", epochs=20000))
+    until(lambda: len(list(tmp_path.glob("out/runs/*/metrics.csv"))) >= 1)
+    kill(only)
+    output, errors = main.communicate(timeout=60)
+    assert main.returncode == 2, output + errors
+    assert errors.startswith("error: hydra.launcher.wait=3: no worker came")
+
+
 def fails(result, *parts):
     assert result.returncode == 2, result.stdout + result.stderr
     assert result.stderr.startswith("error: ")
