@@ -121,10 +121,10 @@ def overhead(rounds: int, jobs: int, many: int) -> None:
 
 
 def workers(rounds: int) -> None:
-    """experiment=report with one epoch a run, on two workers and on one."""
+    """experiment=report with five epochs a run, on two workers and on one."""
     ratios = []
     for _ in range(rounds):
-        one, two = (_timed("experiment=report", "epochs=2", f"hydra.launcher.workers={count}") for count in (1, 2))
+        one, two = (_timed("experiment=report", "epochs=5", f"hydra.launcher.workers={count}") for count in (1, 2))
         ratios.append(one / two)
         print(f"1 worker {one:.1f} s, 2 workers {two:.1f} s: {one / two:.2f} ×")
     print(f"median {statistics.median(ratios):.2f} ×")
