@@ -131,7 +131,7 @@ def value_of(value: object) -> str:
 
 
 def _quote(text: str) -> str:
-    plain = text and all(character.isalnum() or character in "_-./" for character in text)
+    plain = text.isascii() and text and all(character.isalnum() or character in "_-./" for character in text)
     if plain:
         return text
     from hydra.core.override_parser.types import Quote

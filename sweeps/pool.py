@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
@@ -55,7 +56,16 @@ class Pool:
     def _new_pool(self) -> ProcessPool:
         # "spawn": a forked copy of a process with BLAS and display threads may hang.
         context = multiprocessing.get_context("spawn")
-        return ProcessPool(max_workers=self._workers, initializer=_begin, initargs=(os.getpid(),), context=context)
+        pool = ProcessPool(max_workers=self._workers, initializer=_begin, initargs=(os.getpid(),), context=context)
+        # The terminal's Ctrl-C is this process's to handle. Workers inherit the mask of the threads that start them, so
+        # that not even one that is just starting sees it.
+        resource_tracker.ensure_running()  # it would lift the mask again
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            assert pool.active  # asking starts it
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return pool
 
     @property
     def slots(self) -> int:
@@ -134,8 +144,7 @@ def _cause(exitcode: int | None) -> str:
 
 
 def _begin(parent: int) -> None:
-    """A worker's start: the terminal's Ctrl-C is the main process's to handle, and a worker does not outlive that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker's start: it does not outlive the main process."""
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
