@@ -51,13 +51,16 @@ def train(
         return finished
     dataset = load(config.data.name, config.data.options)
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        with _log_to(run), _locked(run, wait):
-            finished = _finished(run, config.epochs)  # by whoever held the lock before
-            if finished is not None:
-                return finished
-            with threadpool_limits(config.threads, user_api="blas"), _Stop() as stop:
-                return _Session(config, run, dataset, stop).run(on_epoch)
+        with _Stop() as stop:  # from here on: a directory that is begun is left as a run
+            run.path.mkdir(parents=True, exist_ok=True)
+            with _log_to(run), _locked(run, wait, stop):
+                finished = _finished(run, config.epochs)  # by whoever held the lock before
+                if finished is not None:
+                    return finished
+                with threadpool_limits(config.threads, user_api="blas"):
+                    return _Session(config, run, dataset, stop).run(on_epoch)
+    except Interrupted as why:  # while waiting for the lock: the run is another's
+        return Result(run.path.name, run.path, "interrupted", (), str(why), signal=why.signum)
     except PermissionError as error:
         raise InputError("out", str(config.out), f"cannot be written ({error.strerror}: {error.filename})") from error
     except (NotADirectoryError, FileExistsError) as error:
@@ -197,7 +200,7 @@ def _log_to(run: RunDir) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(run: RunDir, wait: bool) -> Iterator[None]:
+def _locked(run: RunDir, wait: bool, stop: _Stop) -> Iterator[None]:
     """Hold the run's lock; while somebody else does, say so and wait, or raise :class:`Busy`."""
     lock = run.lock()
     try:
@@ -205,9 +208,14 @@ def _locked(run: RunDir, wait: bool) -> Iterator[None]:
     except Timeout:
         if not wait:
             raise Busy(run.path.name) from None
-        status = run.read_status()
+        status = None
+        with contextlib.suppress(DamagedRun):
+            status = run.read_status()
         log.warning("waiting for pid %s on %s, which trains this run", *((status.pid, status.host) if status else "??"))
-        lock.acquire(poll_interval=0.2)
+        while not lock.is_locked:
+            stop.check()
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0.5, poll_interval=0.1)
     try:
         yield
     finally:

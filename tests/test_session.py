@@ -229,3 +229,17 @@ def test_provenance_lists_each_session(small):
     assert [session["from_epoch"] for session in sessions] == [0, 2]
     assert sessions[1]["blas_threads"] == 1
     assert len(sessions[0]["source_sha256"]) == 64
+
+
+def test_a_process_that_waits_for_a_run_can_be_interrupted(small, tmp_path):
+    words = [*small[:-2], "epochs=100000", "bsz=5", f"out={tmp_path / 'out'}"]
+    trains = start(*words)
+    trains.stdout.readline()
+    waits = start(*words)
+    assert "waiting for pid" in waits.stderr.readline()
+    waits.send_signal(signal.SIGTERM)
+    out, _ = waits.communicate(timeout=30)
+    assert waits.returncode == 143
+    assert "interrupted" in out
+    trains.kill()
+    trains.communicate()
