@@ -7,12 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.collect import Collection as Collection
-    from sweeps.collect import load as load
+    from sweeps.read.collect import Collection as Collection
+    from sweeps.read.collect import load as load
 
 _EXPORTS = {
-    "Collection": "sweeps.collect",
-    "load": "sweeps.collect",
+    "Collection": "sweeps.read.collect",
+    "load": "sweeps.read.collect",
 }
 
 __all__ = list(_EXPORTS)

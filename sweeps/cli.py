@@ -14,7 +14,7 @@ from mlp.runs import DamagedRun, write_atomic
 from mlp.schema import InputError, number
 
 if TYPE_CHECKING:
-    from sweeps.collect import Collection
+    from sweeps.read.collect import Collection
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from sweeps.record import printable
+    from sweeps.read.record import printable
 
     print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return status
@@ -127,7 +127,7 @@ def _words(text: str) -> list[str]:
 
 def _load(args: argparse.Namespace) -> "Collection":
     """The chosen runs; a line of warning for each directory that cannot be read."""
-    from sweeps.collect import load
+    from sweeps.read.collect import load
 
     collection = load(args.out, *args.filters, sweep=args.sweep, epochs=args.epochs)
     for problem in collection.problems:
@@ -136,7 +136,7 @@ def _load(args: argparse.Namespace) -> "Collection":
 
 
 def _collect(args: argparse.Namespace) -> int:
-    from sweeps.collect import write
+    from sweeps.read.collect import write
 
     collection = _load(args)
     states = collection.runs["state"].value_counts()
@@ -146,7 +146,7 @@ def _collect(args: argparse.Namespace) -> int:
 
 
 def _tables(args: argparse.Namespace) -> int:
-    from sweeps import tables
+    from sweeps.show import tables
 
     if args.rows or args.cols:
         table = tables.pivot(_load(args), args.rows, args.cols, args.values)
@@ -159,7 +159,7 @@ def _tables(args: argparse.Namespace) -> int:
 
 
 def _figures(args: argparse.Namespace) -> int:
-    from sweeps import figures
+    from sweeps.show import figures
 
     numbers = _chosen(args.only, [str(number) for number in figures.FIGURES])
     collection = _load(args)
@@ -171,7 +171,7 @@ def _figures(args: argparse.Namespace) -> int:
 
 
 def _curves(args: argparse.Namespace) -> int:
-    from sweeps import figures
+    from sweeps.show import figures
 
     figure = figures.curves(_load(args), metric=args.metric, by=args.by)
     stem = _figure_stem(args.out, f"curves-{args.metric}" + (f"-by-{args.by.replace(',', '-')}" if args.by else ""))
@@ -180,7 +180,7 @@ def _curves(args: argparse.Namespace) -> int:
 
 
 def _heatmap(args: argparse.Namespace) -> int:
-    from sweeps import figures
+    from sweeps.show import figures
 
     figure = figures.heatmap(_load(args), x=args.x, y=args.y, value=args.value)
     stem = _figure_stem(args.out, f"heatmap-{args.value}-{args.x}-{args.y}")
@@ -189,7 +189,7 @@ def _heatmap(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from sweeps import claims
+    from sweeps.judge import claims
 
     names = _chosen(args.only, list(claims.CLAIMS))
     chosen = [claim for claim in claims.evaluate(_load(args)) if claim.name in names]
@@ -203,50 +203,50 @@ def _claims(args: argparse.Namespace) -> int:
 
 
 def _timing(args: argparse.Namespace) -> int:
-    from sweeps import timing
+    from sweeps.judge import timing
 
     return _written([timing.measure(args.out, rounds=args.rounds)])
 
 
 def _report(args: argparse.Namespace) -> int:
-    from sweeps import report
+    from sweeps.show import report
 
     return _written([report.write(_load(args), args.out)])
 
 
 def _ls(args: argparse.Namespace) -> int:
-    from sweeps import reading
+    from sweeps.show import listing
 
     collection = _load(args)
-    runs = reading.select(collection.runs, args.columns or reading.COLUMNS, args.sort)
+    runs = listing.select(collection.runs, args.columns or listing.COLUMNS, args.sort)
     if args.csv:
         print((runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
     else:
-        reading.print_runs(runs, limit=args.limit)
+        listing.print_runs(runs, limit=args.limit)
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    from sweeps import reading
+    from sweeps.show import listing
 
-    reading.show(reading.find(args.out, args.name))
+    listing.show(listing.find(args.out, args.name))
     return 0
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from sweeps import reading
+    from sweeps.show import listing
 
-    reading.diff(*(reading.find(args.out, name) for name in args.names))
+    listing.diff(*(listing.find(args.out, name) for name in args.names))
     return 0
 
 
 def _watch(args: argparse.Namespace) -> int:
-    from sweeps import reading
-    from sweeps.collect import read_manifest
+    from sweeps.read.collect import read_manifest
+    from sweeps.show import listing
 
     interval = number(ge=0.1)("--interval", args.interval)
     only = {run["run_id"] for run in read_manifest(args.out, args.sweep)["runs"]} if args.sweep else None
-    reading.watch(args.out, only, interval=interval, once=args.once)
+    listing.watch(args.out, only, interval=interval, once=args.once)
     return 0
 
 

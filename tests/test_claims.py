@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sweeps import timing
-from sweeps.claims import CLAIMS, evaluate, to_json, to_markdown
-from sweeps.collect import Collection
-from sweeps.summary import BASE, interval
-from sweeps.verdicts import ALPHA, Claim, Comparison, holm
+from sweeps.judge import timing
+from sweeps.judge.claims import CLAIMS, evaluate, to_json, to_markdown
+from sweeps.judge.verdicts import ALPHA, Claim, Comparison, holm
+from sweeps.read.collect import Collection
+from sweeps.read.summary import BASE, interval
 
 KINDS = [{"activ": a} for a in ("relu", "gelu", "tanh", "sigmoid")] + [{"loss": x} for x in ("hinge", "euclidean")]
 CELLS = [{**kind, "model": model} for kind in KINDS for model in ("360", "512x256")]

@@ -13,7 +13,7 @@ from synthetic import history, make_report, make_run
 
 from mlp.runs import RunDir
 from sweeps.cli import main
-from sweeps.reading import Watch
+from sweeps.show.listing import Watch
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from mlp.runs import Epoch, RunDir
 from mlp.schema import InputError
 from mlp.session import train
 from mlp.train import compose
-from sweeps import snapshot
-from sweeps.collect import write
+from sweeps.read import snapshot
+from sweeps.read.collect import write
 
 ADAM = {"name": "adam", "beta2": 0.999, "eps": 1e-8}
 
@@ -350,6 +350,6 @@ def test_written_tables_read_back_the_same_and_stay_when_nothing_changed(tmp_pat
 def test_import_is_cheap_and_load_is_exported():
     program = "import sys, sweeps; assert 'pandas' not in sys.modules; from sweeps import load; print(load.__module__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "sweeps.collect\n"
+    assert done.stdout == "sweeps.read.collect\n"
     with pytest.raises(AttributeError, match="lod"):
         _ = sweeps.lod

@@ -15,8 +15,8 @@ from test_sweep import assert_same, runs, trained
 
 from mlp.runs import RunDir
 from mlp.schema import InputError
-from sweeps import dask
-from sweeps.job import Job, execute_elsewhere
+from sweeps.run import dask
+from sweeps.run.job import Job, execute_elsewhere
 
 GRID = ("lr=0.1,0.05,0.02,0.01", "seed=0,1,2")  # 12 runs
 OPTIONS = {

@@ -14,7 +14,7 @@ from synthetic import history, make_report, make_run
 import sweeps
 from mlp.schema import InputError
 from mlp.train import compose
-from sweeps import draw, explore, figures, style
+from sweeps.show import draw, explore, figures, style
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_a_heatmap_refuses_what_it_cannot_draw(report, wrong):
 
 def test_the_same_data_give_the_same_bytes_in_another_process(report, tmp_path):
     script = (
-        "import sys, sweeps; from pathlib import Path; from sweeps import figures\n"
+        "import sys, sweeps; from pathlib import Path; from sweeps.show import figures\n"
         "figures.save(figures.FIGURES[6](sweeps.load(sys.argv[1])), Path(sys.argv[2]) / 'fig')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from mlp.schema import InputError
-from sweeps.filters import apply, parse
+from sweeps.read.filters import apply, parse
 
 TABLE = pd.DataFrame(
     {

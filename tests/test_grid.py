@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp.schema import InputError
-from sweeps import where
-from sweeps.grid import Grids, value_of
+from sweeps.run import where
+from sweeps.run.grid import Grids, value_of
 
 
 def points(grids, *arguments):

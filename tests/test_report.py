@@ -16,9 +16,10 @@ from synthetic import history, make_report, make_run
 
 import sweeps
 from mlp.schema import InputError
-from sweeps import claims, payload, report
-from sweeps.figures import FIGURES
-from sweeps.tables import TABLES
+from sweeps.judge import claims
+from sweeps.show import payload, report
+from sweeps.show.figures import FIGURES
+from sweeps.show.tables import TABLES
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 

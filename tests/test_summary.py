@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from sweeps.summary import BASE, at, curves, half_width, identity_columns, interval, over_seeds, p_above, paired
+from sweeps.read.summary import BASE, at, curves, half_width, identity_columns, interval, over_seeds, p_above, paired
 
 samples = st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), min_size=2, max_size=8)
 

@@ -10,9 +10,9 @@ from synthetic import history, make_report, make_run
 
 import sweeps
 from mlp.schema import InputError
-from sweeps.render import Cell, Row, Table
-from sweeps.summary import interval
-from sweeps.tables import TABLES, pivot, sweep_table, table1, table2
+from sweeps.read.summary import interval
+from sweeps.show.render import Cell, Row, Table
+from sweeps.show.tables import TABLES, pivot, sweep_table, table1, table2
 
 GELU = {"name": "gelu", "approximate": "tanh"}
 

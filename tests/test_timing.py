@@ -6,7 +6,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from mlp.schema import InputError
-from sweeps import timing
+from sweeps.judge import timing
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sweeps import plugins
+from sweeps.run import plugins
 
 
 class GridSweeper(plugins.GridSweeper):
@@ -13,7 +13,7 @@ class PoolLauncher(plugins.SweepLauncher):
     """hydra/launcher=pool"""
 
     def __init__(self, workers: int | None, threads: int, **policy: Any) -> None:
-        from sweeps.pool import Pool, workers_for
+        from sweeps.run.pool import Pool, workers_for
 
         slots = workers_for(workers, threads)
         super().__init__(lambda: Pool(workers=slots), slots, threads, policy)
@@ -23,7 +23,7 @@ class DaskLauncher(plugins.SweepLauncher):
     """hydra/launcher=dask, slurm, pbs, sge, lsf"""
 
     def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
-        from sweeps.dask import Dask, Options
+        from sweeps.run.dask import Dask, Options
 
         policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
         checked = Options.of(threads=threads, **options)
@@ -34,7 +34,7 @@ class RayLauncher(plugins.SweepLauncher):
     """hydra/launcher=ray"""
 
     def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
-        from sweeps.ray import Options, Ray
+        from sweeps.run.ray import Options, Ray
 
         policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
         checked = Options.of(threads=threads, **options)

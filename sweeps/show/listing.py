@@ -21,8 +21,8 @@ from rich.text import Text
 
 from mlp.runs import DamagedRun, Epoch, RunDir, Status, run_dirs
 from mlp.schema import InputError, suggest
-from sweeps.filters import known
-from sweeps.record import flatten, printable, read_identity
+from sweeps.read.filters import known
+from sweeps.read.record import flatten, printable, read_identity
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
 _SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise

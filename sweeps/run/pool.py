@@ -14,7 +14,7 @@ from pathlib import Path
 from pebble import ProcessExpired, ProcessPool
 
 from mlp.schema import integer, optional
-from sweeps.job import Job, Outcome, execute
+from sweeps.run.job import Job, Outcome, execute
 
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
 

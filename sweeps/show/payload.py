@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sweeps import style, summary
-from sweeps.collect import Collection
-from sweeps.draw import varying
+from sweeps.read import summary
+from sweeps.read.collect import Collection
+from sweeps.show import style
+from sweeps.show.draw import varying
 
 MOST_CURVES = 120  # configurations; a page with more opens slowly and shows less
 MOST_SINGLES = 200  # runs that are curves of their own

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp.schema import InputError, fields, integer, number, optional, text
-from sweeps.job import Job, Outcome, check_witnesses, execute_elsewhere, testify, token_file
+from sweeps.run.job import Job, Outcome, check_witnesses, execute_elsewhere, testify, token_file
 
 _CONNECT = 10  # seconds for a head to answer
 _REFRESH = 1.0  # seconds that a count of the nodes is good for

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from mlp.runs import now, write_atomic
 from mlp.schema import InputError
-from sweeps.plan import Point
+from sweeps.run.plan import Point
 
 
 class Manifest:

@@ -15,13 +15,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mlp.schema import fields, integer, number, one_of, optional
-from sweeps import display, estimate
-from sweeps.display import Display
-from sweeps.grid import Grids
-from sweeps.job import epochs_done
-from sweeps.launch import Engine, Policy, Sweep
-from sweeps.manifest import Manifest
-from sweeps.plan import Ended, Planner, Point, split
+from sweeps.run import display, estimate
+from sweeps.run.display import Display
+from sweeps.run.grid import Grids
+from sweeps.run.job import epochs_done
+from sweeps.run.launch import Engine, Policy, Sweep
+from sweeps.run.manifest import Manifest
+from sweeps.run.plan import Ended, Planner, Point, split
 
 _POLICY = {
     "retries": integer(ge=0),
@@ -31,7 +31,7 @@ _POLICY = {
 
 
 class GridSweeper(Sweeper):
-    """Runs the union of grids; see :mod:`sweeps.grid` for their syntax."""
+    """Runs the union of grids; see :mod:`sweeps.run.grid` for their syntax."""
 
     def __init__(self, grids: Any, where: str | None, name: str | None, dry_run: bool) -> None:
         self._grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids

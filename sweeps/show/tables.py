@@ -19,10 +19,10 @@ import pandas as pd
 import yaml
 
 from mlp.schema import InputError
-from sweeps import summary
-from sweeps.collect import Collection
-from sweeps.filters import known
-from sweeps.render import Cell, Row, Table
+from sweeps.read import summary
+from sweeps.read.collect import Collection
+from sweeps.read.filters import known
+from sweeps.show.render import Cell, Row, Table
 
 # (column of ``runs``, the report's word)
 _METRICS = {

@@ -20,8 +20,8 @@ from mlp import data
 from mlp.config import RunConfig
 from mlp.runs import DamagedRun, RunDir
 from mlp.schema import InputError
-from sweeps import where
-from sweeps.job import Outcome
+from sweeps.run import where
+from sweeps.run.job import Outcome
 
 _ABSENT = object()
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sweeps.collect import Collection
-from sweeps.summary import BASE, at, paired
-from sweeps.timing import COMMAND, Timing
-from sweeps.verdicts import Claim, Comparison
+from sweeps.judge.timing import COMMAND, Timing
+from sweeps.judge.verdicts import Claim, Comparison
+from sweeps.read.collect import Collection
+from sweeps.read.summary import BASE, at, paired
 
 EPOCHS = 100
 """The report's: what it says of trained nets is said of this epoch."""
@@ -50,7 +50,7 @@ class Net:
 
     @property
     def timed(self) -> str:
-        """Its key in :class:`sweeps.timing.Timing`."""
+        """Its key in :class:`sweeps.judge.timing.Timing`."""
         return "-".join(self.settings.get(key, BASE[key]) for key in ("activ", "loss", "model"))
 
 
@@ -182,7 +182,7 @@ def from_runs(
 def from_timing(
     timing: Timing | None, name: str, text: str, quote: str, pairs: Sequence[Versus], *, notes: Sequence[str] = ()
 ) -> Claim:
-    """A claim about time, from :mod:`sweeps.timing`: bounds are factors, ratios are taken within a round."""
+    """A claim about time, from :mod:`sweeps.judge.timing`: bounds are factors, ratios are taken within a round."""
     measured = "training time of an epoch, as a factor, round by round"
     if timing is None:
         obstacle = f"a claim about time needs a measurement under stated conditions; run `{COMMAND}`"

@@ -12,9 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import estimate
-from sweeps.job import Outcome, epochs_done, last_row
-from sweeps.plan import Ended, Point
+from sweeps.run import estimate
+from sweeps.run.job import Outcome, epochs_done, last_row
+from sweeps.run.plan import Ended, Point
 
 _STYLES = {"finished": "green", "failed": "bold red", "diverged": "yellow", "interrupted": "magenta", "running": "cyan"}
 _SHOWN = 20  # rows of the summary and of the running jobs

@@ -13,12 +13,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlp.schema import InputError
-from sweeps import style, summary
-from sweeps.collect import Collection
-from sweeps.draw import Curve, beside, draw, handles, page, sample_notes, series
-from sweeps.draw import save as save
-from sweeps.explore import curves as curves
-from sweeps.explore import heatmap as heatmap
+from sweeps.read import summary
+from sweeps.read.collect import Collection
+from sweeps.show import style
+from sweeps.show.draw import Curve, beside, draw, handles, page, sample_notes, series
+from sweeps.show.draw import save as save
+from sweeps.show.explore import curves as curves
+from sweeps.show.explore import heatmap as heatmap
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mlp.runs import write_atomic
-from sweeps import style, summary
-from sweeps.collect import Collection
+from sweeps.read import summary
+from sweeps.read.collect import Collection
+from sweeps.show import style
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {  # no dates: same data, same bytes
     "png": {},

@@ -18,14 +18,16 @@ import pandas as pd
 
 from mlp.runs import write_atomic
 from mlp.schema import InputError
-from sweeps import claims, style, summary
-from sweeps.collect import Collection
-from sweeps.draw import render, varying
-from sweeps.figures import CAPTIONS, FIGURES
-from sweeps.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
-from sweeps.render import Cell, Table
-from sweeps.tables import TABLES
-from sweeps.verdicts import Claim
+from sweeps.judge import claims
+from sweeps.judge.verdicts import Claim
+from sweeps.read import summary
+from sweeps.read.collect import Collection
+from sweeps.show import style
+from sweeps.show.draw import render, varying
+from sweeps.show.figures import CAPTIONS, FIGURES
+from sweeps.show.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
+from sweeps.show.render import Cell, Table
+from sweeps.show.tables import TABLES
 
 TITLE = "MLP sweeps: tables, figures and checked conclusions"
 _MOST_PROBLEMS = 50
@@ -48,7 +50,7 @@ def page(collection: Collection) -> str:
     """The page's HTML."""
     if collection.runs.empty:
         raise InputError("out", "", "no runs to report; make some: python -m mlp.train --multirun experiment=report")
-    assets = resources.files("sweeps") / "page"
+    assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
     judged = claims.evaluate(collection)
     slots = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp.schema import InputError, fields, integer, list_of, number, one_of, optional, text
-from sweeps.job import Job, Outcome, Witness, check_witnesses, execute_elsewhere, testify, token_file
+from sweeps.run.job import Job, Outcome, Witness, check_witnesses, execute_elsewhere, testify, token_file
 
 _CLUSTERS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 _CONNECT = 10  # seconds for a scheduler to answer

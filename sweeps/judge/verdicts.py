@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from sweeps.summary import interval, p_above
+from sweeps.read.summary import interval, p_above
 
 Verdict = Literal["holds", "fails", "undecided"]
 

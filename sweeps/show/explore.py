@@ -15,10 +15,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mlp.schema import InputError, one_of
-from sweeps import style, summary
-from sweeps.collect import Collection
-from sweeps.draw import CROSS, draw, handles, page, sample_notes, series, varying
-from sweeps.filters import known
+from sweeps.read import summary
+from sweeps.read.collect import Collection
+from sweeps.read.filters import known
+from sweeps.show import style
+from sweeps.show.draw import CROSS, draw, handles, page, sample_notes, series, varying
 
 MOST_CURVES = 12  # with a colour and marker each; more are summed up in bands
 NAMED = 4  # of those, the best still get a line of their own

@@ -1,7 +1,7 @@
 """The seam between a plan and an engine: submission, retries, failures, and how a sweep ends.
 
-An engine runs jobs somewhere (:mod:`sweeps.pool`, :mod:`sweeps.dask`, :mod:`sweeps.ray`) and does nothing else. The
-run directories hold all the state that matters; losing this process loses nothing.
+An engine runs jobs somewhere (:mod:`~sweeps.run.pool`, :mod:`~sweeps.run.dask`, :mod:`~sweeps.run.ray`) and does
+nothing else. The run directories hold all the state that matters; losing this process loses nothing.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlp.runs import RunDir
-from sweeps.display import Display
-from sweeps.job import Job, Outcome, epochs_done
-from sweeps.plan import Ended, Point
+from sweeps.run.display import Display
+from sweeps.run.job import Job, Outcome, epochs_done
+from sweeps.run.plan import Ended, Point
 
 
 class Engine(Protocol):

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sweeps import timing
-from sweeps.collect import Collection
-from sweeps.evidence import (
+from sweeps.judge import timing
+from sweeps.judge.evidence import (
     Net,
     Versus,
     best_accuracy,
@@ -28,8 +27,9 @@ from sweeps.evidence import (
     rise,
     speed,
 )
-from sweeps.summary import at
-from sweeps.verdicts import ALPHA, Claim, Comparison, holm
+from sweeps.judge.verdicts import ALPHA, Claim, Comparison, holm
+from sweeps.read.collect import Collection
+from sweeps.read.summary import at
 
 CLOSE = 0.5
 """Percentage points of accuracy. Of those that the report calls close, it prints ReLU and GeLU: 0.24 and 0.22 apart."""
@@ -341,7 +341,7 @@ CLAIMS: Mapping[str, Callable[[Collection], Claim]] = {
 
 
 def evaluate(collection: Collection) -> list[Claim]:
-    """All claims, judged together: see :func:`sweeps.verdicts.holm`."""
+    """All claims, judged together: see :func:`sweeps.judge.verdicts.holm`."""
     swept = dict.fromkeys(("activ", "loss", "model", "lr", "wd", "mo"))
     near = at(collection.runs, **swept)  # the base point's plane, once, instead of all runs for each claim
     epochs = collection.epochs[collection.epochs["run"].isin(near["run"])]

@@ -1,0 +1,1 @@
+"""Run many: plan a grid, submit its points to an engine, survive what happens to the workers."""

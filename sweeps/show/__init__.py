@@ -1,0 +1,1 @@
+"""Show: tables, figures, the report page, and runs on the screen."""
