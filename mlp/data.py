@@ -57,7 +57,9 @@ class Batches:
     def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
         shape = capacity, split.x.shape[1]
         self._split = split
+        self._source = _items(np.ascontiguousarray(split.x))
         self._raw = np.empty(shape, split.x.dtype)
+        self._raw_items = _items(self._raw)
         self._x = np.empty(shape, dtype)
         self._is_pixels = split.x.dtype == np.uint8
 
@@ -74,11 +76,13 @@ class Batches:
         """
         raw, x = self._raw[: len(index)], self._x[: len(index)]
         # rows[index] has checked the bounds; the default mode would check again, through a copy of the output.
-        np.take(self._split.x, self._split.rows[index], axis=0, out=raw, mode="clip")
-        np.copyto(x, raw, casting="same_kind")
+        self._source.take(self._split.rows[index], out=self._raw_items[: len(index)], mode="clip")
         if self._is_pixels:
-            x -= 128
+            raw ^= 128  # the byte of p becomes that of p − 128 as a signed number, four times faster than in floats
+            np.copyto(x, raw.view(np.int8))
             x *= x.dtype.type(1) / x.dtype.type(255)  # a division is four times slower
+        else:
+            np.copyto(x, raw, casting="same_kind")
         return x, self._split.y[index]
 
 
@@ -107,6 +111,11 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
         train, valid = _hold_out(train, holdout, values["holdout_seed"])
     classes = origin.classes or 1 + max(int(y.max()) for key, y in arrays.items() if key.startswith("y"))
     return Dataset(train, valid, test, classes, train.x.shape[1], origin.checksums())
+
+
+def _items(x: NDArray[Any]) -> NDArray[np.void]:
+    """The rows of a contiguous array as one opaque item each: NumPy copies those twice as fast as rows."""
+    return x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]
 
 
 def _whole(x: NDArray[Any], y: NDArray[np.intp]) -> Split:

@@ -1,5 +1,7 @@
 """Layers: an affine map over views of the network's flat parameter vector, and softmax as a layer of its own."""
 
+from typing import Literal
+
 import numpy as np
 
 from mlp.activations import Floats, Workspace
@@ -12,15 +14,18 @@ class Linear:
         weight: W, (fan_in, fan_out); updated from outside, by the optimizer.
         bias: b, (fan_out,).
         grad_weight, grad_bias: where ``backward`` leaves ∂L/∂W and ∂L/∂b; same shapes.
+        order: of the output in memory, "C" by example, "F" by column.
     """
 
-    def __init__(self, weight: Floats, bias: Floats, grad_weight: Floats, grad_bias: Floats) -> None:
+    def __init__(
+        self, weight: Floats, bias: Floats, grad_weight: Floats, grad_bias: Floats, order: Literal["C", "F"] = "C"
+    ) -> None:
         self.weight = weight
         self.bias = bias
         self.grad_weight = grad_weight
         self.grad_bias = grad_bias
         self._x: Floats = np.empty(0)
-        self._z = Workspace()
+        self._z = Workspace(order)
         self._dx = Workspace()
 
     def forward(self, x: Floats) -> Floats:

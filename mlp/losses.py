@@ -1,9 +1,9 @@
 """Loss functions, each with its gradient at its side, by name in :data:`LOSSES`.
 
 ``forward(logits, labels)`` returns the sum over the batch (the caller divides: a mean over an epoch is
-then right for a short last batch too); ``backward(scale)`` returns ``scale`` times the gradient of that
-sum with respect to the logits, for the batch of the last ``forward``. Passing ``scale = lr / batch`` folds the
-mean and the learning rate into the smallest array of the step.
+then right for a short last batch too) and may overwrite the logits; ``backward(scale)`` returns ``scale`` times
+the gradient of that sum with respect to the logits, for the batch of the last ``forward``. Passing
+``scale = lr / batch`` folds the mean and the learning rate into the smallest array of the step.
 """
 
 from typing import Any, Protocol
@@ -34,7 +34,8 @@ class CrossEntropy:
 
     def forward(self, logits: Floats, labels: Labels) -> float:
         self._target = target = (np.arange(len(labels)), labels)
-        z = logits - logits.max(axis=1, keepdims=True)
+        z = logits
+        z -= z.max(axis=1, keepdims=True)
         z_target = z[target]
         p = np.exp(z, out=z)
         total = p.sum(axis=1, keepdims=True)
@@ -57,7 +58,7 @@ class Euclidean:
         self._difference: Floats = np.empty(0)
 
     def forward(self, logits: Floats, labels: Labels) -> float:
-        difference = logits.copy()
+        difference = logits
         difference[np.arange(len(labels)), labels] -= 1
         self._difference = difference
         return 0.5 * float(np.einsum("ij,ij->i", difference, difference).sum(dtype=np.float64))
@@ -81,7 +82,8 @@ class Hinge:
 
     def forward(self, logits: Floats, labels: Labels) -> float:
         self._target = target = (np.arange(len(labels)), labels)
-        excess = logits - (logits[target] - self._margin)[:, None]
+        excess = logits
+        excess -= (excess[target] - self._margin)[:, None]
         excess[target] = 0
         np.maximum(excess, 0, out=excess)
         total = float(excess.sum(dtype=np.float64))

@@ -1,8 +1,9 @@
 """Optimizers over the flat parameter vector, by name in :data:`OPTIMIZERS`.
 
 Conventions differ between libraries, so ours are written out. ``grad`` holds ``gradient_scale`` times the gradient of
-the mean loss when ``step`` is called: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
-Weight decay acts on weights and biases alike, as in the report.
+the mean loss when a step is taken: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
+Weight decay acts on weights and biases alike, as in the report. A step is ``prepare``, which needs no gradient and
+changes no parameter, so that it may run while other threads compute theirs, and then ``step``.
 """
 
 from functools import partial
@@ -20,7 +21,11 @@ class Optimizer(Protocol):
     gradient_scale: float
     state: dict[str, Floats]
 
-    def step(self) -> None: ...
+    def prepare(self) -> None:
+        """Whatever of a step can be done before ``grad`` is there."""
+
+    def step(self) -> None:
+        """Move ``theta``; ``grad`` may be overwritten."""
 
 
 class SGD:
@@ -40,11 +45,13 @@ class SGD:
         self._scratch = np.empty_like(theta)
         self.state = {"lr_velocity": self._u}
 
-    def step(self) -> None:
+    def prepare(self) -> None:
         self._u *= self._mo
-        self._u += self._grad
         if self._decay:
             self._u += np.multiply(self._theta, self._decay, out=self._scratch)
+
+    def step(self) -> None:
+        self._u += self._grad
         self._theta -= self._u
 
 
@@ -62,11 +69,15 @@ class Nesterov:
         self._scratch = np.empty_like(theta)
         self.state = {"lr_velocity": self._u}
 
+    def prepare(self) -> None:
+        self._u *= self._mo
+        if self._decay:
+            np.multiply(self._theta, self._decay, out=self._scratch)
+
     def step(self) -> None:
         step = self._grad  # becomes lr·(g + mo·v)
         if self._decay:
-            step += np.multiply(self._theta, self._decay, out=self._scratch)
-        self._u *= self._mo
+            step += self._scratch
         self._u += step
         step += np.multiply(self._u, self._mo, out=self._scratch)
         self._theta -= step
@@ -103,19 +114,23 @@ class Adam:
         self._scratch = np.empty_like(theta)
         self.state = {"m": self._m, "s": self._s, "t": self._t}
 
+    def prepare(self) -> None:
+        self._t += 1
+        self._m *= self._beta1
+        self._s *= self._beta2
+        if self._wd and not self._decoupled:
+            np.multiply(self._theta, self._wd, out=self._scratch)
+
     def step(self) -> None:
         g, scratch = self._grad, self._scratch
+        t = float(self._t[0])
         if self._decoupled:
             self._theta *= 1 - self._lr * self._wd
         elif self._wd:
-            g += np.multiply(self._theta, self._wd, out=scratch)
-        self._t += 1
-        t = float(self._t[0])
-        self._m *= self._beta1
+            g += scratch
         self._m += np.multiply(g, 1 - self._beta1, out=scratch)
         np.multiply(g, g, out=scratch)
         scratch *= 1 - self._beta2
-        self._s *= self._beta2
         self._s += scratch
         np.sqrt(self._s, out=scratch)
         scratch *= 1 / np.sqrt(1 - self._beta2**t)

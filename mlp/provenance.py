@@ -16,7 +16,6 @@ def collect() -> dict[str, Any]:
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     return _constant() | {
         "blas": [{key: pool.get(key) for key in ("internal_api", "version", "architecture")} for pool in pools],
-        "blas_threads": max((pool["num_threads"] for pool in pools), default=None),
     }
 
 

@@ -13,9 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from mlp import checkpoint, provenance
 from mlp.config import RunConfig
-from mlp.data import Dataset, load
+from mlp.data import load
 from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now
 from mlp.schema import InputError
+from mlp.team import cores
 from mlp.trainer import Diverged, Trainer
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,11 @@ def train(
                 finished = _finished(run, config.epochs)  # by whoever held the lock before
                 if finished is not None:
                     return finished
-                with threadpool_limits(config.threads, user_api="blas"):
-                    return _Session(config, run, dataset, stop).run(on_epoch)
+                with (
+                    threadpool_limits(1, user_api="blas"),  # the trainer's threads are its own
+                    contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,
+                ):
+                    return _Session(config, run, trainer, stop).run(on_epoch)
     except Interrupted as why:  # while waiting for the lock: the run is another's
         return Result(run.path.name, run.path, "interrupted", (), str(why), signal=why.signum)
     except PermissionError as error:
@@ -109,10 +113,9 @@ class _Stop:
 class _Session:
     """One process's turn at a run, under its lock."""
 
-    def __init__(self, config: RunConfig, run: RunDir, dataset: Dataset, stop: _Stop) -> None:
-        self._config, self._run, self._dataset, self._stop = config, run, dataset, stop
+    def __init__(self, config: RunConfig, run: RunDir, trainer: Trainer, stop: _Stop) -> None:
+        self._config, self._run, self._trainer, self._stop = config, run, trainer, stop
         self._started = now()
-        self._trainer = Trainer(config, dataset)
         self._history: list[Epoch] = []
 
     def run(self, on_epoch: Callable[[Epoch], None] | None) -> Result:
@@ -141,7 +144,8 @@ class _Session:
         self._run.clear_temporaries()
         self._run.write_config(self._config.identity)
         self._run.write_metrics(self._history)
-        session = {"started": self._started, "from_epoch": len(self._history), **provenance.collect()}
+        session = {"started": self._started, "from_epoch": len(self._history), "threads": self._trainer.threads}
+        session |= provenance.collect()
         self._run.add_provenance(session)
         self._write_status("running")
         log.info("training from epoch %d to %d", len(self._history) + 1, self._config.epochs)

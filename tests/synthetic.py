@@ -25,7 +25,7 @@ _PROVENANCE = {
     "platform": "Linux",
     "cpu": "synthetic",
     "blas": [{"internal_api": "openblas", "version": "0.3.31", "architecture": "Haswell"}],
-    "blas_threads": 1,
+    "threads": 1,
 }
 _ACTIVATIONS = (
     {"name": "relu"},

@@ -90,7 +90,7 @@ def write_timing(tmp_path, seconds, *, share=0.99, rounds=5):
         activ, _, model = name.split("-")
         typical = seconds(activ, 1 if model == "360" else 2)
         nets[name] = {"seconds": list(typical * np.exp(rng.normal(0, 0.01, rounds)))}
-    conditions = {"rounds": rounds, "steps": 30, "blas_threads": 1, "cpu": "abacus", "date": "2020-10-04T00:00:00"}
+    conditions = {"rounds": rounds, "steps": 30, "threads": 1, "cpu": "abacus", "date": "2020-10-04T00:00:00"}
     conditions |= {"load": [0.1, 0.1, 0.1], "cores": 2, "cpu_share": share}
     timing.path(tmp_path).write_text(json.dumps({"conditions": conditions, "nets": nets}))
 

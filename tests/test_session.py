@@ -227,7 +227,7 @@ def test_provenance_lists_each_session(small):
     path = train(compose(*small, "threads=1")).path
     sessions = json.loads((path / "provenance.json").read_text())["sessions"]
     assert [session["from_epoch"] for session in sessions] == [0, 2]
-    assert sessions[1]["blas_threads"] == 1
+    assert sessions[1]["threads"] == 1
     assert len(sessions[0]["source_sha256"]) == 64
 
 

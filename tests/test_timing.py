@@ -31,9 +31,9 @@ def test_measures_every_net_of_the_report_in_each_round(measured):
 def test_tells_its_conditions(measured):
     found = timing.load(measured)
     assert found is not None
-    assert found.conditions["blas_threads"] == 1
+    assert found.conditions["threads"] == 1
     assert 0 < found.conditions["cpu_share"] < 1.2
-    assert "2 rounds of 5 steps, one process, 1 BLAS thread" in found.describe()
+    assert "2 rounds of 5 steps, one process, one thread" in found.describe()
 
 
 def test_gives_the_threads_back(tmp_path):

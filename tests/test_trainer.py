@@ -1,10 +1,13 @@
 """The loop: bitwise determinism, what the columns mean, divergence."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from mlp.data import Dataset, Split, load
 from mlp.optim import OPTIMIZERS
+from mlp.team import Team
 from mlp.train import compose
 from mlp.trainer import Diverged, Trainer
 
@@ -84,3 +87,66 @@ def test_a_network_of_one_batch_learns_xor():
     for k in range(1, 300):
         row = t.epoch(k)
     assert row.test_acc == 100
+
+
+WIDE = ("model.hidden=[400,300]", "bsz=200", "lr=0.05")  # work enough for two threads
+
+
+@pytest.fixture
+def wide():
+    """Trainers of a network that is large enough for threads; their threads end with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(threads, *words):
+            config = compose(*WIDE, *words)
+            rng = np.random.default_rng(0)
+            y = rng.integers(0, 10, 1090)
+            x = (rng.normal(size=(10, 784))[y] + rng.normal(size=(1090, 784))).astype(np.float32)
+            train, test = (Split(x, y[rows], rows) for rows in (np.arange(1000), np.arange(1000, 1090)))
+            made = Trainer(config, Dataset(train, test, test, 10, 784, {}), threads)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.mark.parametrize("optim", OPTIMIZERS)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(wide, optim, threads):
+    words = (f"optim={optim}", "dtype=float64", "lr=0.01", "bsz=190")  # the last batch is shorter
+    one, some, again = wide(1, *words), wide(threads, *words), wide(threads, *words)
+    assert (one.threads, some.threads) == (1, threads)
+    for k in (1, 2):
+        expected, found, repeated = one.epoch(k), some.epoch(k), again.epoch(k)
+        np.testing.assert_allclose(found[:7], expected[:7], rtol=1e-9)
+        assert found[:7] == repeated[:7]
+    np.testing.assert_allclose(some.network.theta, one.network.theta, rtol=1e-7, atol=1e-12)
+    assert some.network.theta.tobytes() == again.network.theta.tobytes()
+
+
+def test_a_small_network_uses_one_thread(small):
+    config = compose(*small)
+    assert Trainer(config, load(config.data.name, config.data.options), threads=8).threads == 1
+
+
+def test_divergence_is_found_on_every_thread_without_a_warning(wide):
+    with pytest.raises(Diverged):
+        wide(2, "lr=1e30").epoch(1)
+
+
+def test_what_a_thread_raises_reaches_the_caller_and_the_team_goes_on():
+    team = Team(helpers=2)
+
+    def task(k):
+        if k == 2:
+            raise ValueError("part 2")
+
+    for _ in range(2):
+        team.begin(task)
+        with pytest.raises(ValueError, match="part 2"):
+            team.finish()
+    done = []
+    team.begin(done.append)
+    team.finish()
+    team.close()
+    assert sorted(done) == [1, 2]

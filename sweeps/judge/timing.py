@@ -1,4 +1,4 @@
-"""Seconds per epoch under stated conditions: one process, one BLAS thread, the nets in turn, several rounds.
+"""Seconds per epoch under stated conditions: one process, one thread, the nets in turn, several rounds.
 
 Times of a sweep's own runs come from a busy pool and say little; the claims about time rest on ``timing.json``
 alone. Ratios are taken within a round, where both nets met the same machine.
@@ -42,7 +42,7 @@ class Timing:
     seconds: Mapping[str, tuple[float, ...]]
     """Net, e.g. ``"gelu-ce-512x256"`` → seconds per training epoch in each round; all of one length."""
     conditions: Mapping[str, Any]
-    """date, cpu, cores, blas, blas_threads, load (averages at the start), cpu_share, rounds, steps, …"""
+    """date, cpu, cores, blas, threads, load (averages at the start), cpu_share, rounds, steps, …"""
 
     @property
     def disturbed(self) -> bool:
@@ -53,7 +53,7 @@ class Timing:
         """The conditions in one line."""
         c = self.conditions
         return (
-            f"{c['rounds']} rounds of {c['steps']} steps, one process, {c['blas_threads']} BLAS thread, {c['cpu']}, "
+            f"{c['rounds']} rounds of {c['steps']} steps, one process, one thread, {c['cpu']}, "
             f"{c['date'][:10]}, load average {c['load'][0]:.1f} on {c['cores']} cores at the start, "
             f"{100 * c['cpu_share']:.0f} % of a core obtained"
         )
@@ -96,7 +96,7 @@ def measure(out: Path, *, rounds: int = 10, steps: int = 30) -> Path:
         share = (time.process_time() - cpu) / (time.perf_counter() - wall)
         conditions = provenance.collect()
     conditions |= {"date": now(), "cores": os.cpu_count(), "load": load_at_start, "cpu_share": share}
-    conditions |= {"rounds": rounds, "steps": steps}
+    conditions |= {"rounds": rounds, "steps": steps, "threads": 1}
     nets = {
         name: {"seconds": values, "median": statistics.median(values), "min": min(values), "max": max(values)}
         for name, values in seconds.items()

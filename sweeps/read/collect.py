@@ -60,7 +60,7 @@ _RECORDED: Mapping[str, str] = {
     **dict.fromkeys(
         ("started", "updated", "host", "error", "git_commit", "source_sha256", "python", "numpy", "cpu", "blas"), "str"
     ),
-    "blas_threads": "float64",  # missing where it is not recorded
+    "threads": "float64",  # missing where it is not recorded
     "path": "str",
 }
 

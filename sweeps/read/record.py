@@ -200,9 +200,9 @@ def _provenance_columns(run: RunDir) -> dict[str, Any]:
             "cpu": session.get("cpu"),
             "blas": ", ".join(" ".join(str(word) for word in pool.values() if word) for pool in blas or ()) or None,
         }
-        threads = session.get("blas_threads")
+        threads = session.get("threads", session.get("blas_threads"))
         return {key: value if value is None else printable(str(value)) for key, value in columns.items()} | {
-            "blas_threads": threads if isinstance(threads, int) else None
+            "threads": threads if isinstance(threads, int) else None
         }
     except FileNotFoundError:
         return {}

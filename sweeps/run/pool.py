@@ -14,23 +14,13 @@ from pathlib import Path
 from pebble import ProcessExpired, ProcessPool
 
 from mlp.schema import integer, optional
+from mlp.team import cores
 from sweeps.run.job import Job, Outcome, execute
 
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
 
 
 _STUCK = 60.0  # seconds of idle workers beside waiting jobs after which the jobs count as lost; workers start in a few
-
-
-def cores() -> int:
-    """Processors that this process may use: its affinity, and a container's quota."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        available = min(available, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        pass
-    return available
 
 
 def workers_for(workers: int | None, threads: int) -> int:
