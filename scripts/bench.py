@@ -1,14 +1,17 @@
 """Measure what the README says about speed, side by side in one run, as ratios.
 
-    python scripts/bench.py step       a training step against the machine's matrix multiply; GeLU against ReLU
+    python scripts/bench.py training   a training step against the machine's matrix multiply and other libraries
     python scripts/bench.py overhead   a job of nearly no work: our launcher against Hydra's basic one
     python scripts/bench.py workers    experiment=report, shortened, on two workers against one
-    python scripts/bench.py plan       planning 10,000 points of which all are finished
+    python scripts/bench.py scale      planning, launching, collecting and drawing 10 to 10,000 runs
 
 Machines are noisy: each measurement is interleaved over rounds, and medians are printed with their range.
 """
 
 import argparse
+import contextlib
+import json
+import multiprocessing
 import os
 import platform
 import statistics
@@ -16,93 +19,188 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info
+from peers import BATCH, PEERS, initial_weights, serve
 
-from mlp.data import load
 from mlp.provenance import collect
-from mlp.train import compose
-from mlp.trainer import Trainer
+from mlp.team import cores
 
-BATCH = 200
+NETWORKS = ((784, 360, 10), (784, 512, 256, 10), (784, 32, 10))
+ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for measure in (step, overhead, workers, plan):
+    for measure in (training, overhead, workers, scale):
         sub = commands.add_parser(measure.__name__, help=(measure.__doc__ or "").splitlines()[0])
         sub.set_defaults(measure=measure)
-        sub.add_argument("--rounds", type=int, default=7 if measure is step else 1)
+        if measure is scale:
+            sub.add_argument("--sizes", type=_integers, default=[10, 100, 1000, 10_000])
+            continue
+        sub.add_argument("--rounds", type=int, default=5 if measure is training else 1)
+        if measure is training:
+            sub.add_argument("--steps", type=int, default=300, help="in each lap (300, an epoch)")
+            sub.add_argument("--peers", type=lambda text: text.split(","), default=list(PEERS), help=", ".join(PEERS))
+            sub.add_argument("--threads", type=_integers, default=sorted({1, cores()}))
+            sub.add_argument("--out", type=Path, metavar="DIR", help="also write performance.json and performance.svg")
         if measure is overhead:
             sub.add_argument("--jobs", type=int, default=200)
             sub.add_argument("--many", type=int, default=2000, help="jobs of the second measurement of ours (0: none)")
     arguments = vars(parser.parse_args())
     measure = arguments.pop("measure")
-    facts = collect()
-    blas = "; ".join(f"{pool['internal_api']} {pool['version']} {pool['architecture']}" for pool in facts["blas"])
-    print(f"{facts['cpu']}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {platform.python_version()}, "
-          f"NumPy {np.__version__}, {blas}; {time.strftime('%Y-%m-%d')}")  # fmt: skip
+    print(", ".join(f"{key} {value}" for key, value in _conditions().items()))
     measure(**arguments)
 
 
-def step(rounds: int) -> None:
-    """A training step against the machine's matrix multiply."""
-    assert max(pool["num_threads"] for pool in threadpool_info()) == 1
-    nets = {"784–360–10": "mlp1", "784–512–256–10": "mlp2"}
-    trainers = {
-        (name, activ): _stepper(f"model={model}", f"activ={activ}")
-        for name, model in nets.items()
-        for activ in ("relu", "sigmoid", "tanh", "gelu")
+def _integers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _conditions() -> dict[str, Any]:
+    return {
+        "cpu": collect()["cpu"],
+        "cores": cores(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "date": time.strftime("%Y-%m-%d"),
     }
-    square = np.ones((1024, 1024), np.float32)
-    out = np.empty_like(square)
-    peaks: list[float] = []
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in trainers}
-    for _ in range(rounds):
-        peaks.append(2 * 1024**3 / _best(lambda: np.matmul(square, square, out=out), 8))
-        for key, (run, _) in trainers.items():
-            times[key].append(_best(run, 40))
-    peak = statistics.median(peaks)
-    print(f"sgemm peak {peak / 1e9:.1f} GFLOP/s (1024 × 1024, one thread)\n")
-    print(f"{'network':<16}{'activ':<9}{'step µs':>9}{'range':>16}{'of peak':>9}{'× relu':>8}")
-    for (name, activ), seconds in times.items():
-        middle, (_, flops) = statistics.median(seconds), trainers[name, activ]
-        ratio = statistics.median(a / b for a, b in zip(seconds, times[name, "relu"], strict=True))
-        spread = f"{min(seconds) * 1e6:.0f}–{max(seconds) * 1e6:.0f}"
-        print(f"{name:<16}{activ:<9}{middle * 1e6:>9.0f}{spread:>16}{flops / middle / peak:>9.2f}{ratio:>8.2f}")
 
 
-def _stepper(*overrides: str) -> tuple[Callable[[], object], float]:
-    """One training step as the trainer does it, and its floating-point operations."""
-    config = compose(*overrides, "threads=1")
-    trainer = Trainer(config, load(config.data.name, config.data.options))
+def training(rounds: int, steps: int, peers: Sequence[str], threads: Sequence[int], out: Path | None) -> None:
+    """A training step against the machine's matrix multiply, and against other libraries (extra: bench)."""
+    measured = [_measure(rounds, steps, peers, count) for count in threads]
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        record = {"conditions": _conditions() | {"rounds": rounds, "steps": steps}, "measured": measured}
+        (out / "performance.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _chart(measured, out / "performance.svg")
+
+
+def _measure(rounds: int, steps: int, names: Sequence[str], threads: int) -> dict[str, Any]:
+    """Every network and activation by every peer, interleaved, on as many processors as threads."""
+    everything = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(everything)[-threads:]))  # inherited; some libraries know no other limit
+    for library in ("OPENBLAS", "MKL", "OMP"):
+        os.environ[f"{library}_NUM_THREADS"] = str(threads)
+    try:
+        with contextlib.ExitStack() as stack:
+            processes = {name: stack.enter_context(_Process(name, threads)) for name in names}
+            missing = [name for name, process in processes.items() if process.missing]
+            for name in missing:
+                print(f"{name} is left out: {processes[name].missing}; pip install 'mlp-sweeps[bench]'")
+            running = {name: process for name, process in processes.items() if name not in missing}
+            print(f"\n{threads} thread{'s' * (threads > 1)}")
+            for name, process in running.items():
+                print(f"  {name:<18}{process.description}")
+            cases = [_case(sizes, activ, running, rounds, steps) for sizes in NETWORKS for activ in ACTIVATIONS]
+    finally:
+        os.sched_setaffinity(0, everything)
+    return {"threads": threads, "libraries": {n: p.description for n, p in running.items()}, "cases": cases}
+
+
+def _case(
+    sizes: tuple[int, ...], activ: str, processes: dict[str, "_Process"], rounds: int, steps: int
+) -> dict[str, Any]:
+    request = (initial_weights(sizes), activ)
+    able = {name: process for name, process in processes.items() if process.ask(request) is None}
     order = np.random.default_rng(0).permutation(60_000)
-    starts = iter(range(10**9))
+    batches = order[: steps * BATCH].reshape(steps, BATCH)
+    measured = {name: process.ask(batches)[1:] for name, process in able.items()}  # compiles, too
+    laps: dict[str, list[float]] = {name: [] for name in able}
+    peaks = []
+    for _ in range(rounds):
+        peaks.append(processes["ours"].ask("gemm"))
+        for name, process in able.items():
+            process.ask(batches[: steps // 4])  # awake, and with its own data in the caches
+            laps[name].append(process.ask(batches)[0] / steps)
+    weights = [a * b for a, b in pairwise(sizes)]
+    flops = 2.0 * BATCH * (3 * sum(weights) - weights[0])  # the first layer has no input gradient
+    case: dict[str, Any] = {"network": "–".join(map(str, sizes)), "activ": activ, "peers": {}}
+    case["gemm_gflops"] = statistics.median(peaks) / 1e9
+    print(f"\n{case['network']} {activ}   matrix multiply {case['gemm_gflops']:.0f} GFLOP/s")
+    for name, seconds in laps.items():
+        ratios = sorted(theirs / ours for theirs, ours in zip(seconds, laps["ours"], strict=True))
+        case["peers"][name] = peer = {
+            "step_us": statistics.median(seconds) * 1e6,
+            "range_us": (min(seconds) * 1e6, max(seconds) * 1e6),
+            "of_gemm": statistics.median(flops / s / p for s, p in zip(seconds, peaks, strict=True)),
+            "times_ours": statistics.median(ratios),
+            "times_ours_range": (ratios[0], ratios[-1]),
+            "first_loss": measured[name][0],
+            "first_accuracy": measured[name][1],
+        }
+        print(
+            f"  {name:<18}{peer['step_us']:>8.0f} µs ({min(seconds) * 1e6:.0f}–{max(seconds) * 1e6:.0f})"
+            f"{peer['of_gemm']:>7.2f} of it{peer['times_ours']:>8.2f} × ours ({ratios[0]:.2f}–{ratios[-1]:.2f})"
+            f"   loss {measured[name][0]:.5f}, {measured[name][1]:.2f} %",
+            flush=True,
+        )
+    return case
 
-    def run() -> None:
-        start = (next(starts) * BATCH) % len(order)
-        trainer.step(order[start : start + BATCH])
 
-    weights = [linear.weight.size for linear in trainer.network.linears]
-    return run, 2.0 * BATCH * (3 * sum(weights) - weights[0])  # the first layer has no input gradient
+class _Process:
+    """A peer in a process of its own, which sleeps while others are measured."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(name, threads, theirs), daemon=True)
+        self._process.start()
+        answer = self._pipe.recv()
+        self.missing = answer if isinstance(answer, ImportError) else None
+        self.description = str(answer)
+
+    def ask(self, request: object) -> Any:
+        self._pipe.send(request)
+        answer = self._pipe.recv()
+        if isinstance(answer, Exception) and not isinstance(answer, NotImplementedError):
+            raise answer
+        return answer
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe.send(None)
+        self._process.join()
 
 
-def _best(run: Callable[[], object], laps: int) -> float:
-    """Median of ``laps`` calls, in seconds, after a few to warm up."""
-    for _ in range(3):
-        run()
-    seconds = []
-    for _ in range(laps):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def _chart(measured: Sequence[dict[str, Any]], path: Path) -> None:
+    """Steps a second relative to ours, a panel for each network, a row for each number of threads."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "performance"
+    import matplotlib.pyplot as plt
+
+    networks = list(dict.fromkeys(case["network"] for case in measured[0]["cases"]))
+    names = list(measured[0]["libraries"])
+    figure, axes = plt.subplots(
+        len(measured), len(networks), figsize=(3.6 * len(networks), 2.6 * len(measured)), sharey=True, squeeze=False
+    )
+    for row, part in zip(axes, measured, strict=True):
+        for axis, network in zip(row, networks, strict=True):
+            cases = [case for case in part["cases"] if case["network"] == network]
+            for i, name in enumerate(names):
+                at = [k + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for k in range(len(cases))]
+                heights = [1 / c["peers"][name]["times_ours"] if name in c["peers"] else 0 for c in cases]
+                axis.bar(at, heights, 0.8 / len(names), label=name, color=f"C{i}")
+            axis.set_xticks(range(len(cases)), [case["activ"] for case in cases])
+            axis.axhline(1, color="0.3", linewidth=0.8)
+            axis.set_title(f"{network}, {part['threads']} thread{'s' * (part['threads'] > 1)}", fontsize=9)
+    for row in axes:
+        row[0].set_ylabel("speed / ours")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=len(names), frameon=False)
+    figure.set_layout_engine("constrained")
+    figure.savefig(path, metadata={"Date": None})
 
 
 def overhead(rounds: int, jobs: int, many: int) -> None:
@@ -130,25 +228,50 @@ def workers(rounds: int) -> None:
     print(f"median {statistics.median(ratios):.2f} ×")
 
 
-def plan(rounds: int) -> None:
-    """Planning 10,000 points of which all are finished (copies of one run under the names that they should have)."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = [*_tiny(folder), "epochs=1", f"out={folder}/out"]
-        _run(*words, "seed=0")
-        (model,) = Path(folder, "out", "runs").iterdir()
-        small = [word for word in words if not word.startswith("out=")]
-        base = compose(*small)
-        from dataclasses import replace
+def scale(sizes: Sequence[int]) -> None:
+    """Seconds and memory of planning, launching, collecting and drawing as the number of runs grows."""
+    print(f"memory of a worker that trains 784–512–256–10: {_worker_memory()}\n")
+    print(f"{'runs':>7}{'launch, nearly no work each':>30}{'the same again':>18}", end="")
+    print("".join(f"{name:>22}" for name in ("collect", "collect again", "tables", "figures", "report")))
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            words = [*_tiny(folder), "epochs=1", f"out={folder}/out", f"seed=range(0,{size})"]
+            sweep = [sys.executable, "-m", "mlp.train", "--multirun", *words]
+            cells = [f"{_cost(sweep):>30}", f"{_cost(sweep):>18}"]
+            made = str(Path(__file__).parent.parent / "tests" / "synthetic.py")
+            _cost([sys.executable, made, f"{folder}/made", str(size), "100"])
+            for command in ("collect", "collect", "tables", "figures", "report"):
+                cost = _cost([sys.executable, "-m", "sweeps", command, "--out", f"{folder}/made"])
+                cells.append(f"{cost:>22}")
+            print(f"{size:>7}{''.join(cells)}", flush=True)
 
-        for seed in range(1, 10_000):
-            target = model.with_name(replace(base, seed=seed).run_id)
-            target.mkdir()
-            for name in ("status.json", "metrics.csv"):
-                (target / name).write_bytes((model / name).read_bytes())
-        for _ in range(rounds):
-            start = time.perf_counter()
-            _run(*words, "seed=range(0,10000)")
-            print(f"10,000 finished points: {time.perf_counter() - start:.1f} s from start to summary")
+
+def _cost(command: Sequence[str]) -> str:
+    """Seconds from start to end, and the process's largest memory."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"error: {' '.join(command)}: status {process.returncode}")
+    return f"{time.perf_counter() - start:.1f} s, {usage.ru_maxrss / 1024:.0f} MB"
+
+
+def _worker_memory() -> str:
+    """Largest resident and proportional sizes seen of a pool's worker (Linux)."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["model=mlp2", "epochs=3", "seed=0,1", "hydra.launcher.workers=2", f"out={folder}"]
+        process = subprocess.Popen([sys.executable, "-m", "mlp.train", "--multirun", *words], stdout=subprocess.DEVNULL)
+        resident = proportional = 0
+        while process.poll() is None:
+            for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                with contextlib.suppress(OSError):
+                    lines = Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()
+                    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+                    resident = max(resident, sizes["Rss"])
+                    proportional = max(proportional, sizes["Pss"])
+            time.sleep(0.1)
+    return f"{resident / 1024:.0f} MB resident, {proportional / 1024:.0f} MB with shared pages divided"
 
 
 def _sweep(*words: str) -> float:
@@ -172,9 +295,8 @@ def _timed(*words: str) -> float:
 
 
 def _run(*words: str) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
     command: Sequence[str] = [sys.executable, "-m", "mlp.train", "--multirun", *words]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,345 @@
+"""The same training step in other libraries, for ``scripts/bench.py training``: same network, data, order and batches.
+
+Every peer gets what suits it: pixels scaled to float32 beforehand (ours scales uint8 in each step), its compiled or
+fused form where it has one, and a process of its own, so that no two thread pools share one.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+LR, WD, MO, BATCH = 0.01, 0.001, 0.9, 200
+
+Weights = list[NDArray[Any]]
+"""W1, b1, W2, …: (fan_in, fan_out) and (fan_out,)."""
+
+Measured = tuple[float, float]
+
+
+class Peer(Protocol):
+    """A network in training. ``build`` starts from given weights; ``lap`` makes a step on each row of ``batches``.
+
+    Like a run, a lap measures what it trains on: mean loss, and accuracy in percent, before each update.
+    """
+
+    def build(self, weights: Weights, activ: str) -> None:
+        """Raises NotImplementedError for an activation that the library does not offer."""
+
+    def lap(self, batches: NDArray[np.intp]) -> Measured:
+        """batches: (steps, batch) positions in the training set."""
+
+    def describe(self) -> str:
+        """Version and BLAS."""
+
+
+def serve(name: str, threads: int, pipe: Connection) -> None:
+    """The body of a peer's process: build, then laps on request, each answered by its seconds."""
+    try:
+        peer = PEERS[name](threads)
+        pipe.send(peer.describe())
+    except ImportError as error:
+        pipe.send(error)
+        return
+    while (request := pipe.recv()) is not None:
+        try:
+            if isinstance(request, tuple):
+                pipe.send(peer.build(*request))
+            elif isinstance(request, np.ndarray):
+                start = time.perf_counter()
+                measured = peer.lap(request)
+                pipe.send((time.perf_counter() - start, *measured))
+            else:
+                pipe.send(gemm_flops(threads))
+        except Exception as error:
+            pipe.send(error)
+
+
+def initial_weights(sizes: Sequence[int]) -> Weights:
+    """N(0, 0.05²) and zeros: large enough that a few steps show whether two libraries do the same."""
+    rng = np.random.default_rng(0)
+    weights: Weights = []
+    for fan_in, fan_out in pairwise(sizes):
+        weights += [rng.normal(0, 0.05, (fan_in, fan_out)).astype(np.float32), np.zeros(fan_out, np.float32)]
+    return weights
+
+
+def gemm_flops(threads: int) -> float:
+    """The machine's matrix multiply in float32 on so many threads, FLOP/s, by NumPy's BLAS (1024 × 1024)."""
+    from threadpoolctl import threadpool_limits
+
+    a, out = np.ones((1024, 1024), np.float32), np.empty((1024, 1024), np.float32)
+    laps = []
+    with threadpool_limits(threads, user_api="blas"):
+        for _ in range(8):
+            start = time.perf_counter()
+            np.matmul(a, a, out=out)
+            laps.append(time.perf_counter() - start)
+    return 2 * 1024**3 / sorted(laps)[2]
+
+
+def _mnist() -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    from mlp.data import load
+
+    split = load("mnist", {"holdout": 0, "holdout_seed": 0}).train
+    return (split.x.astype(np.float32) - 128) / np.float32(255), split.y
+
+
+def _blas() -> str:
+    from threadpoolctl import threadpool_info
+
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return ", ".join(
+        f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}".strip() for pool in pools
+    )
+
+
+class Ours:
+    """:class:`mlp.trainer.Trainer`, as a run uses it."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+
+    def build(self, weights: Weights, activ: str) -> None:
+        from threadpoolctl import threadpool_limits
+
+        from mlp.data import load
+        from mlp.train import compose
+        from mlp.trainer import Trainer
+
+        hidden = ",".join(str(len(b)) for b in weights[1:-1:2])
+        config = compose(f"model.hidden=[{hidden}]", f"activ={activ}", f"lr={LR}", f"wd={WD}", f"mo={MO}")
+        threadpool_limits(1, user_api="blas")
+        with contextlib.suppress(AttributeError):
+            self._trainer.close()
+        self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._threads)
+        self._trainer.network.theta[:] = np.concatenate([array.ravel() for array in weights])
+
+    def lap(self, batches: NDArray[np.intp]) -> Measured:
+        rows, loss, correct = list(batches), 0.0, 0
+        for row, following in zip(rows, [*rows[1:], None], strict=True):
+            batch_loss, batch_correct = self._trainer.step(row, following)
+            loss += batch_loss
+            correct += batch_correct
+        return loss / batches.size, 100 * correct / batches.size
+
+    def describe(self) -> str:
+        return f"NumPy {np.__version__}, {_blas()}"
+
+
+class Plain:
+    """The report's way: NumPy in float64, a fresh array for every intermediate result, layer by layer."""
+
+    def __init__(self, threads: int) -> None:
+        self._x, self._y = _mnist()
+        self._x64 = self._x.astype(np.float64)
+
+    def build(self, weights: Weights, activ: str) -> None:
+        self._weights = [array.astype(np.float64) for array in weights]
+        self._velocities = [np.zeros_like(array) for array in self._weights]
+        self._activ, self._slope = _PLAIN[activ]
+
+    def lap(self, batches: NDArray[np.intp]) -> Measured:
+        loss, correct = 0.0, 0
+        for index in batches:
+            x, y = self._x64[index], np.eye(10)[self._y[index]]
+            inputs, sums = [x], []
+            for w, b in zip(self._weights[::2], self._weights[1::2], strict=True):
+                sums.append(inputs[-1] @ w + b)
+                inputs.append(self._activ(sums[-1]))
+            e = np.exp(sums[-1] - sums[-1].max(axis=1, keepdims=True))
+            p = e / e.sum(axis=1, keepdims=True)
+            loss -= np.log((p * y).sum(axis=1)).sum()
+            correct += (sums[-1].argmax(axis=1) == self._y[index]).sum()
+            delta = (p - y) / len(x)
+            gradients: Weights = []
+            for layer in reversed(range(len(sums))):
+                gradients[:0] = [inputs[layer].T @ delta, delta.sum(axis=0)]
+                if layer:
+                    delta = delta @ self._weights[2 * layer].T * self._slope(sums[layer - 1])
+            for i, gradient in enumerate(gradients):
+                self._velocities[i] = MO * self._velocities[i] + gradient + WD * self._weights[i]
+                self._weights[i] = self._weights[i] - LR * self._velocities[i]
+        return loss / batches.size, 100 * correct / batches.size
+
+    def describe(self) -> str:
+        return f"NumPy {np.__version__} float64, {_blas()}"
+
+
+def _sigmoid(z: NDArray[Any]) -> NDArray[Any]:
+    return 1 / (1 + np.exp(-z))
+
+
+def _gelu_inner(z: NDArray[Any]) -> NDArray[Any]:
+    return np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))
+
+
+def _gelu_slope(z: NDArray[Any]) -> NDArray[Any]:
+    t = _gelu_inner(z)
+    return 0.5 * (1 + t) + 0.5 * z * (1 - t**2) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z**2)
+
+
+_PLAIN: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "relu": (lambda z: np.maximum(z, 0), lambda z: z > 0),
+    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * (1 - _sigmoid(z))),
+    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "gelu": (lambda z: 0.5 * z * (1 + _gelu_inner(z)), _gelu_slope),
+}
+
+
+class Sklearn:
+    """scikit-learn's ``MLPClassifier.partial_fit``, which makes one pass over the rows it is given."""
+
+    def __init__(self, threads: int) -> None:
+        import sklearn
+
+        self._version = sklearn.__version__
+        self._x, self._y = _mnist()
+
+    def build(self, weights: Weights, activ: str) -> None:
+        from sklearn.neural_network import MLPClassifier
+
+        names = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
+        if activ not in names:
+            raise NotImplementedError(activ)
+        self._net = MLPClassifier(
+            tuple(len(b) for b in weights[1:-1:2]),
+            activation=names[activ],
+            solver="sgd",
+            alpha=WD * BATCH,  # its penalty is divided by the batch size, and spares the biases
+            batch_size=BATCH,
+            learning_rate_init=LR,
+            momentum=MO,
+            nesterovs_momentum=False,
+            shuffle=False,
+        )
+        self._net.partial_fit(self._x[:BATCH], self._y[:BATCH], classes=np.arange(10))  # allocates
+        self._net.coefs_[:] = [array.copy() for array in weights[::2]]
+        self._net.intercepts_[:] = [array.copy() for array in weights[1::2]]
+        for velocity in self._net._optimizer.velocities:
+            velocity[:] = 0
+
+    def lap(self, batches: NDArray[np.intp]) -> Measured:
+        rows = batches.ravel()
+        self._net.partial_fit(self._x[rows], self._y[rows])
+        return float(self._net.loss_), float("nan")  # with its penalty; it measures no accuracy
+
+    def describe(self) -> str:
+        return f"scikit-learn {self._version}, {_blas()}"
+
+
+class Torch:
+    """PyTorch as its tutorials write it: ``nn.Sequential``, cross entropy, SGD."""
+
+    compiled = False
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        self._torch = torch
+        torch.set_num_threads(threads)
+        x, y = _mnist()
+        self._x, self._y = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+
+    def build(self, weights: Weights, activ: str) -> None:
+        torch = self._torch
+        kinds = {
+            "relu": torch.nn.ReLU,
+            "sigmoid": torch.nn.Sigmoid,
+            "tanh": torch.nn.Tanh,
+            "gelu": lambda: torch.nn.GELU("tanh"),
+        }
+        layers: list[Any] = []
+        for w, b in zip(weights[::2], weights[1::2], strict=True):
+            linear = torch.nn.Linear(*w.shape)
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(w.T))
+                linear.bias.copy_(torch.from_numpy(b))
+            layers += [linear, kinds[activ]()]
+        net = torch.nn.Sequential(*layers[:-1])
+        optimizer = torch.optim.SGD(net.parameters(), LR, MO, weight_decay=WD)
+
+        def measure(x: Any, y: Any) -> Any:
+            logits = net(x)
+            return torch.nn.functional.cross_entropy(logits, y), (logits.argmax(dim=1) == y).sum()
+
+        if self.compiled:
+            torch.compiler.reset()  # each network has its own code
+            measure = torch.compile(measure)
+
+        def step(index: Any) -> tuple[float, int]:
+            optimizer.zero_grad()
+            loss, correct = measure(self._x[index], self._y[index])
+            loss.backward()
+            optimizer.step()
+            return loss.item(), correct.item()
+
+        self._step = step
+
+    def lap(self, batches: NDArray[np.intp]) -> Measured:
+        losses, corrects = zip(*map(self._step, self._torch.from_numpy(batches)), strict=True)
+        return sum(losses) / len(batches), 100 * sum(corrects) / batches.size
+
+    def describe(self) -> str:
+        blas = "MKL" if self._torch.backends.mkl.is_available() else "another BLAS"
+        return f"PyTorch {self._torch.__version__}, {blas}, {self._torch.backends.cpu.get_cpu_capability()}"
+
+
+class TorchCompiled(Torch):
+    """The same through ``torch.compile``."""
+
+    compiled = True
+
+
+class Jax:
+    """JAX with the whole lap in one jitted ``scan``, buffers donated."""
+
+    def __init__(self, threads: int) -> None:  # the number follows from the processors that it may use
+        import jax
+
+        self._jax = jax
+        x, y = _mnist()
+        self._x, self._y = jax.numpy.asarray(x), jax.numpy.asarray(y)
+
+    def build(self, weights: Weights, activ: str) -> None:
+        jax, jnp = self._jax, self._jax.numpy
+        functions = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "gelu": jax.nn.gelu}
+        activation, data, labels = functions[activ], self._x, self._y
+
+        def loss(parameters: list[Any], x: Any, y: Any) -> Any:
+            for w, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
+                x = activation(x @ w + b)
+            logits = x @ parameters[-2] + parameters[-1]
+            losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
+            return losses.mean(), (logits.argmax(axis=1) == y).mean()
+
+        def step(carry: Any, index: Any) -> Any:
+            parameters, velocities = carry
+            measured, gradients = jax.value_and_grad(loss, has_aux=True)(parameters, data[index], labels[index])
+            velocities = [MO * v + g + WD * w for v, g, w in zip(velocities, gradients, parameters, strict=True)]
+            return ([w - LR * v for w, v in zip(parameters, velocities, strict=True)], velocities), measured
+
+        self._state = [jnp.asarray(w) for w in weights], [jnp.zeros_like(w) for w in weights]
+        self._lap = jax.jit(lambda state, batches: jax.lax.scan(step, state, batches), donate_argnums=0)
+
+    def lap(self, batches: NDArray[np.intp]) -> Measured:
+        self._state, (losses, accuracies) = self._lap(self._state, self._jax.numpy.asarray(batches))
+        return float(losses.mean()), 100 * float(accuracies.mean())
+
+    def describe(self) -> str:
+        return f"JAX {self._jax.__version__}, XLA's own kernels"
+
+
+PEERS: dict[str, Callable[[int], Peer]] = {
+    "ours": Ours,
+    "JAX jit": Jax,
+    "scikit-learn": Sklearn,
+    "PyTorch": Torch,
+    "PyTorch compiled": TorchCompiled,
+    "plain float64": Plain,
+}
