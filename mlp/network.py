@@ -19,16 +19,20 @@ class Network:
         sizes: widths from input to output, e.g. ``(784, 360, 10)``.
         activation: makes the activation of one hidden layer.
         dtype: ``float32`` or ``float64``; everything is computed in it.
-        theta: the parameters of another such network, to share; by default zeros.
+        matmul: ``matmul(a, b, out=c)``, for those who have several threads for it.
     """
 
     def __init__(
-        self, sizes: Sequence[int], activation: Callable[[], Activation], *, dtype: str, theta: Floats | None = None
+        self,
+        sizes: Sequence[int],
+        activation: Callable[[], Activation],
+        *,
+        dtype: str,
+        matmul: Callable[..., Floats] = np.matmul,
     ) -> None:
-        self._arguments = tuple(sizes), activation, dtype
         shapes = list(pairwise(sizes))  # (fan_in, fan_out) of each layer
         count = sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
-        self.theta: Floats = np.zeros(count, dtype) if theta is None else theta
+        self.theta: Floats = np.zeros(count, dtype)
         self.grad: Floats = np.zeros(count, dtype)
         self.linears: list[Linear] = []
         start = 0
@@ -40,23 +44,13 @@ class Network:
                     self.theta[middle:end],
                     self.grad[start:middle].reshape(fan_in, fan_out),
                     self.grad[middle:end],
+                    matmul,
                     # A loss reduces over a few classes: along the batch that is five times faster than along them.
                     order="F" if end == count else "C",
                 )
             )
             start = end
         self.activations = [activation() for _ in shapes[1:]]
-
-    def twin(self) -> "Network":
-        """A network over the same parameters with gradients and workspaces of its own, for another thread."""
-        sizes, activation, dtype = self._arguments
-        return Network(sizes, activation, dtype=dtype, theta=self.theta)
-
-    @property
-    def products_per_example(self) -> int:
-        """Multiply-adds of a training step for each example: two products a layer, and ∂L/∂x of all but the first."""
-        weights = [linear.weight.size for linear in self.linears]
-        return 3 * sum(weights) - weights[0]
 
     def initialize(self, rng: np.random.Generator, *, std: float) -> None:
         """Weights N(0, std²), biases 0 (report §2). Both dtypes start from the same draws."""

@@ -2,8 +2,8 @@
 
 Conventions differ between libraries, so ours are written out. ``grad`` holds ``gradient_scale`` times the gradient of
 the mean loss when a step is taken: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
-Weight decay acts on weights and biases alike, as in the report. A step is ``prepare``, which needs no gradient and
-changes no parameter, so that it may run while other threads compute theirs, and then ``step``.
+Weight decay acts on weights and biases alike, as in the report. A step is ``advance``, then ``update`` for all parts
+of the vectors: every element is updated by itself, so several threads may take a part each.
 """
 
 from functools import partial
@@ -21,11 +21,11 @@ class Optimizer(Protocol):
     gradient_scale: float
     state: dict[str, Floats]
 
-    def prepare(self) -> None:
-        """Whatever of a step can be done before ``grad`` is there."""
+    def advance(self) -> None:
+        """What a step does once."""
 
-    def step(self) -> None:
-        """Move ``theta``; ``grad`` may be overwritten."""
+    def update(self, part: slice) -> None:
+        """Move this part of ``theta``; ``grad`` may be overwritten."""
 
 
 class SGD:
@@ -45,14 +45,16 @@ class SGD:
         self._scratch = np.empty_like(theta)
         self.state = {"lr_velocity": self._u}
 
-    def prepare(self) -> None:
-        self._u *= self._mo
-        if self._decay:
-            self._u += np.multiply(self._theta, self._decay, out=self._scratch)
+    def advance(self) -> None:
+        pass
 
-    def step(self) -> None:
-        self._u += self._grad
-        self._theta -= self._u
+    def update(self, part: slice) -> None:
+        theta, u = self._theta[part], self._u[part]
+        u *= self._mo
+        u += self._grad[part]
+        if self._decay:
+            u += np.multiply(theta, self._decay, out=self._scratch[part])
+        theta -= u
 
 
 class Nesterov:
@@ -69,18 +71,18 @@ class Nesterov:
         self._scratch = np.empty_like(theta)
         self.state = {"lr_velocity": self._u}
 
-    def prepare(self) -> None:
-        self._u *= self._mo
-        if self._decay:
-            np.multiply(self._theta, self._decay, out=self._scratch)
+    def advance(self) -> None:
+        pass
 
-    def step(self) -> None:
-        step = self._grad  # becomes lr·(g + mo·v)
+    def update(self, part: slice) -> None:
+        theta, u, scratch = self._theta[part], self._u[part], self._scratch[part]
+        step = self._grad[part]  # becomes lr·(g + mo·v)
         if self._decay:
-            step += self._scratch
-        self._u += step
-        step += np.multiply(self._u, self._mo, out=self._scratch)
-        self._theta -= step
+            step += np.multiply(theta, self._decay, out=scratch)
+        u *= self._mo
+        u += step
+        step += np.multiply(u, self._mo, out=scratch)
+        theta -= step
 
 
 class Adam:
@@ -114,30 +116,28 @@ class Adam:
         self._scratch = np.empty_like(theta)
         self.state = {"m": self._m, "s": self._s, "t": self._t}
 
-    def prepare(self) -> None:
+    def advance(self) -> None:
         self._t += 1
-        self._m *= self._beta1
-        self._s *= self._beta2
-        if self._wd and not self._decoupled:
-            np.multiply(self._theta, self._wd, out=self._scratch)
 
-    def step(self) -> None:
-        g, scratch = self._grad, self._scratch
-        t = float(self._t[0])
+    def update(self, part: slice) -> None:
+        theta, g, m, s = self._theta[part], self._grad[part], self._m[part], self._s[part]
+        scratch, t = self._scratch[part], float(self._t[0])
         if self._decoupled:
-            self._theta *= 1 - self._lr * self._wd
+            theta *= 1 - self._lr * self._wd
         elif self._wd:
-            g += scratch
-        self._m += np.multiply(g, 1 - self._beta1, out=scratch)
+            g += np.multiply(theta, self._wd, out=scratch)
+        m *= self._beta1
+        m += np.multiply(g, 1 - self._beta1, out=scratch)
         np.multiply(g, g, out=scratch)
         scratch *= 1 - self._beta2
-        self._s += scratch
-        np.sqrt(self._s, out=scratch)
+        s *= self._beta2
+        s += scratch
+        np.sqrt(s, out=scratch)
         scratch *= 1 / np.sqrt(1 - self._beta2**t)
         scratch += self._eps
-        np.divide(self._m, scratch, out=scratch)
+        np.divide(m, scratch, out=scratch)
         scratch *= self._lr / (1 - self._beta1**t)
-        self._theta -= scratch
+        theta -= scratch
 
 
 _ADAM_OPTIONS = {"beta2": number(ge=0, lt=1), "eps": number(gt=0)}

@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_limits
 
 from mlp import checkpoint, provenance
 from mlp.config import RunConfig
-from mlp.data import load
+from mlp.data import Dataset, load
 from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now
 from mlp.schema import InputError
-from mlp.team import cores
+from mlp.team import Team, cores
 from mlp.trainer import Diverged, Trainer
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,10 @@ def train(
                 if finished is not None:
                     return finished
                 with (
-                    threadpool_limits(1, user_api="blas"),  # the trainer's threads are its own
-                    contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,
+                    threadpool_limits(1, user_api="blas"),  # the team has the threads
+                    contextlib.closing(Team(config.threads or cores())) as team,
                 ):
-                    return _Session(config, run, trainer, stop).run(on_epoch)
+                    return _Session(config, run, dataset, team, stop).run(on_epoch)
     except Interrupted as why:  # while waiting for the lock: the run is another's
         return Result(run.path.name, run.path, "interrupted", (), str(why), signal=why.signum)
     except PermissionError as error:
@@ -113,8 +113,10 @@ class _Stop:
 class _Session:
     """One process's turn at a run, under its lock."""
 
-    def __init__(self, config: RunConfig, run: RunDir, trainer: Trainer, stop: _Stop) -> None:
-        self._config, self._run, self._trainer, self._stop = config, run, trainer, stop
+    def __init__(self, config: RunConfig, run: RunDir, dataset: Dataset, team: Team, stop: _Stop) -> None:
+        self._config, self._run, self._stop = config, run, stop
+        self._trainer = Trainer(config, dataset, team)
+        self._threads = team.threads
         self._started = now()
         self._history: list[Epoch] = []
 
@@ -144,7 +146,7 @@ class _Session:
         self._run.clear_temporaries()
         self._run.write_config(self._config.identity)
         self._run.write_metrics(self._history)
-        session = {"started": self._started, "from_epoch": len(self._history), "threads": self._trainer.threads}
+        session = {"started": self._started, "from_epoch": len(self._history), "threads": self._threads}
         session |= provenance.collect()
         self._run.add_provenance(session)
         self._write_status("running")

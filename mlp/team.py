@@ -1,14 +1,25 @@
-"""Threads that help with one training run: NumPy lets go of the interpreter in every large call."""
+"""Threads that share the large pieces of a training step: the products and the update.
 
-import contextvars
+A BLAS has threads of its own, but they wait for one another by spinning: as soon as another process takes one of the
+cores, a product of a millisecond takes ten. Ours sleep between tasks. What is smaller stays on one thread: it costs
+more to wake another, and to wait for the interpreter, than is saved.
+"""
+
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
-Task = Callable[[int], None]
-"""Does part k of a whole that is divided among the team, k = 1 … helpers; part 0 is the caller's own."""
+import numpy as np
+
+from mlp.activations import Floats
+
+_WORTH_SHARING = 5_000_000
+"""Multiply-adds for each thread below which waking it does not pay."""
+
+_LEAD = 2_000_000
+"""Multiply-adds that the caller's thread does while another is being woken (30 µs)."""
 
 
 def cores() -> int:
@@ -24,70 +35,87 @@ def cores() -> int:
 
 @final
 class Team:
-    """Does parts 1, 2, … of a task beside the caller.
+    """A number of threads, the caller's own among them. ``close`` it when done.
 
-    A lock each way is all that passes between threads: tens of microseconds, where a future takes a hundred and a
-    training step two or three thousand.
+    For a given number of threads work is always divided in the same way: same results, bit for bit.
     """
 
-    def __init__(self, helpers: int) -> None:
-        self._helpers = [_Helper(number) for number in range(1, helpers + 1)]
+    def __init__(self, threads: int = 1) -> None:
+        self.threads = threads
+        self._helpers = [_Helper(f"helper-{number}") for number in range(1, threads)]
 
-    def begin(self, task: Task) -> None:
-        """Start every helper's part; ``finish`` must follow before the next."""
-        for helper in self._helpers:
-            helper.begin(task)
+    def matmul(self, a: Floats, b: Floats, out: Floats) -> Floats:
+        """``np.matmul(a, b, out)`` of matrices (m, k) and (k, n), the rows of the result divided among the threads."""
+        row = out.shape[1] * a.shape[1]
+        parts = min(self.threads, len(out), len(out) * row // _WORTH_SHARING)
+        if parts < 2:
+            return np.matmul(a, b, out=out)
+        self._share(lambda part: np.matmul(a[part], b, out=out[part]), len(out), parts, lead=_LEAD // row)
+        return out
 
-    def finish(self) -> None:
-        """Wait for the parts that were begun.
-
-        Raises:
-            Exception: what one of them raised.
-        """
-        errors = [helper.finish() for helper in self._helpers]
-        for error in errors:
-            if error is not None:
-                raise error
+    def elementwise(self, task: Callable[[slice], object], length: int) -> None:
+        """``task(part)`` for parts that make up ``range(length)``, one a thread."""
+        self._share(task, length, min(self.threads, length * 50 // _WORTH_SHARING), lead=0)
 
     def close(self) -> None:
         """End the threads; the team is of no use afterwards."""
-        self.begin(_end)
+        for helper in self._helpers:
+            helper.close()
 
-
-def _end(_part: int) -> None:
-    raise SystemExit
+    def _share(self, task: Callable[[slice], object], length: int, parts: int, lead: int) -> None:
+        if parts < 2:
+            task(slice(0, length))
+            return
+        lead = min(lead, length // (2 * parts))
+        cuts = [0, *(lead + (length - lead) * part // parts for part in range(1, parts + 1))]
+        helpers = self._helpers[: parts - 1]
+        for helper, start, stop in zip(helpers, cuts[1:], cuts[2:], strict=False):
+            helper.begin(task, slice(start, stop))
+        try:
+            task(slice(0, cuts[1]))
+        finally:
+            errors = [helper.finish() for helper in helpers]
+        for error in errors:
+            if error:
+                raise error
 
 
 @final
 class _Helper:
-    """One thread, asleep between tasks. A daemon: a process that ends in the middle of a task does not wait for it."""
+    """A thread, asleep between tasks. A daemon: a process that ends in the middle of one does not wait for it.
 
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._task: Task = _end
-        self._error: BaseException | None = None
-        self._context = contextvars.Context()
+    A lock each way is all that passes between the threads; a future or a queue takes several times as long.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._task: Callable[[slice], object] | None = None
+        self._part = slice(0)
+        self._error: Exception | None = None
         self._begun, self._done = threading.Lock(), threading.Lock()
         self._begun.acquire()
         self._done.acquire()
-        threading.Thread(target=self._work, name=f"helper-{number}", daemon=True).start()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def begin(self, task: Task) -> None:
-        self._task, self._error = task, None
-        self._context = contextvars.copy_context()  # np.errstate is the caller's
+    def begin(self, task: Callable[[slice], object], part: slice) -> None:
+        self._task, self._part, self._error = task, part, None
         self._begun.release()
 
-    def finish(self) -> BaseException | None:
+    def finish(self) -> Exception | None:
         self._done.acquire()
         return self._error
 
-    def _work(self) -> None:
+    def close(self) -> None:
+        self._task = None
+        self._begun.release()
+
+    def _run(self) -> None:
+        np.seterr(all="ignore")  # of this thread; the trainer looks for what is not finite
         while True:
             self._begun.acquire()
-            try:
-                self._context.run(self._task, self._number)
-            except SystemExit:
+            if self._task is None:
                 return
-            except BaseException as error:
+            try:
+                self._task(self._part)
+            except Exception as error:  # MemoryError, for one
                 self._error = error
             self._done.release()

@@ -4,7 +4,6 @@ Every peer gets what suits it: pixels scaled to float32 beforehand (ours scales 
 fused form where it has one, and a process of its own, so that no two thread pools share one.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -103,27 +102,27 @@ class Ours:
     """:class:`mlp.trainer.Trainer`, as a run uses it."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
-
-    def build(self, weights: Weights, activ: str) -> None:
         from threadpoolctl import threadpool_limits
 
+        from mlp.team import Team
+
+        threadpool_limits(1, user_api="blas")
+        self._team = Team(threads)
+
+    def build(self, weights: Weights, activ: str) -> None:
         from mlp.data import load
         from mlp.train import compose
         from mlp.trainer import Trainer
 
         hidden = ",".join(str(len(b)) for b in weights[1:-1:2])
         config = compose(f"model.hidden=[{hidden}]", f"activ={activ}", f"lr={LR}", f"wd={WD}", f"mo={MO}")
-        threadpool_limits(1, user_api="blas")
-        with contextlib.suppress(AttributeError):
-            self._trainer.close()
-        self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._threads)
+        self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._team)
         self._trainer.network.theta[:] = np.concatenate([array.ravel() for array in weights])
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
-        rows, loss, correct = list(batches), 0.0, 0
-        for row, following in zip(rows, [*rows[1:], None], strict=True):
-            batch_loss, batch_correct = self._trainer.step(row, following)
+        loss, correct = 0.0, 0
+        for index in batches:
+            batch_loss, batch_correct = self._trainer.step(index)
             loss += batch_loss
             correct += batch_correct
         return loss / batches.size, 100 * correct / batches.size

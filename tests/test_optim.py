@@ -46,8 +46,9 @@ def test_three_steps_by_hand(name):
     expected, state = W, {}
     for t, g in enumerate(GRADIENTS, start=1):
         grad[:] = optimizer.gradient_scale * g
-        optimizer.prepare()
-        optimizer.step()
+        optimizer.advance()
+        for part in (slice(0, 2), slice(2, 3)):
+            optimizer.update(part)
         expected, state = BY_HAND[name](expected, g, state, t)
         np.testing.assert_allclose(theta, expected, rtol=1e-12)
 
@@ -61,8 +62,8 @@ def test_one_training_step_by_hand():
     logits = network.forward(np.array([[1.0, 2.0]]))
     assert loss.forward(logits, np.array([1])) == 0.5 * (1**2 + (2 - 1) ** 2)
     network.backward(loss.backward(optimizer.gradient_scale / 1))
-    optimizer.prepare()
-    optimizer.step()
+    optimizer.advance()
+    optimizer.update(slice(None))
     # ∂L/∂z = (1, 1); ∂L/∂W = x ∂L/∂z = [[1, 1], [2, 2]]; v = that + 0.5 W; W − 0.1 v
     np.testing.assert_allclose(network.linears[0].weight, [[1 - 0.15, -0.1], [-0.2, 1 - 0.25]])
     np.testing.assert_allclose(network.linears[0].bias, [-0.1, -0.1])

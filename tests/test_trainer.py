@@ -1,6 +1,7 @@
 """The loop: bitwise determinism, what the columns mean, divergence."""
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -89,33 +90,26 @@ def test_a_network_of_one_batch_learns_xor():
     assert row.test_acc == 100
 
 
-WIDE = ("model.hidden=[400,300]", "bsz=200", "lr=0.05")  # work enough for two threads
-
-
 @pytest.fixture
-def wide():
-    """Trainers of a network that is large enough for threads; their threads end with the test."""
+def team():
+    """Makes teams, whose threads end with the test."""
     with contextlib.ExitStack() as stack:
-
-        def make(threads, *words):
-            config = compose(*WIDE, *words)
-            rng = np.random.default_rng(0)
-            y = rng.integers(0, 10, 1090)
-            x = (rng.normal(size=(10, 784))[y] + rng.normal(size=(1090, 784))).astype(np.float32)
-            train, test = (Split(x, y[rows], rows) for rows in (np.arange(1000), np.arange(1000, 1090)))
-            made = Trainer(config, Dataset(train, test, test, 10, 784, {}), threads)
-            stack.callback(made.close)
-            return made
-
-        yield make
+        yield lambda threads: stack.enter_context(contextlib.closing(Team(threads)))
 
 
-@pytest.mark.parametrize("optim", OPTIMIZERS)
+def wide(team, *words):
+    """A trainer whose network is large enough for threads."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 1090)
+    x = (rng.normal(size=(10, 784))[y] + rng.normal(size=(1090, 784))).astype(np.float32)
+    train, test = (Split(x, y[rows], rows) for rows in (np.arange(1000), np.arange(1000, 1090)))
+    config = compose("model.hidden=[400,300]", "bsz=190", "lr=0.01", *words)  # the last batch is shorter
+    return Trainer(config, Dataset(train, test, test, 10, 784, {}), team)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(wide, optim, threads):
-    words = (f"optim={optim}", "dtype=float64", "lr=0.01", "bsz=190")  # the last batch is shorter
-    one, some, again = wide(1, *words), wide(threads, *words), wide(threads, *words)
-    assert (one.threads, some.threads) == (1, threads)
+def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(team, threads):
+    one, some, again = (wide(team(n), "dtype=float64") for n in (1, threads, threads))
     for k in (1, 2):
         expected, found, repeated = one.epoch(k), some.epoch(k), again.epoch(k)
         np.testing.assert_allclose(found[:7], expected[:7], rtol=1e-9)
@@ -124,29 +118,21 @@ def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(wid
     assert some.network.theta.tobytes() == again.network.theta.tobytes()
 
 
-def test_a_small_network_uses_one_thread(small):
-    config = compose(*small)
-    assert Trainer(config, load(config.data.name, config.data.options), threads=8).threads == 1
-
-
-def test_divergence_is_found_on_every_thread_without_a_warning(wide):
+def test_divergence_on_several_threads_is_found_without_a_warning(team):
     with pytest.raises(Diverged):
-        wide(2, "lr=1e30").epoch(1)
+        wide(team(2), "lr=1e30").epoch(1)
 
 
-def test_what_a_thread_raises_reaches_the_caller_and_the_team_goes_on():
-    team = Team(helpers=2)
+def test_a_product_is_right_however_its_rows_are_divided(team):
+    rng = np.random.default_rng(0)
+    for threads, shape in itertools.product((2, 3, 7), [(784, 190, 400), (2, 4000, 4000), (200, 300, 10)]):
+        a, b = rng.normal(size=shape[:2]), rng.normal(size=shape[1:])
+        for out in (np.empty((shape[0], shape[2])), np.empty((shape[2], shape[0])).T):
+            np.testing.assert_allclose(team(threads).matmul(a, b, out), a @ b, rtol=1e-9, atol=1e-9)
 
-    def task(k):
-        if k == 2:
-            raise ValueError("part 2")
 
-    for _ in range(2):
-        team.begin(task)
-        with pytest.raises(ValueError, match="part 2"):
-            team.finish()
-    done = []
-    team.begin(done.append)
-    team.finish()
-    team.close()
-    assert sorted(done) == [1, 2]
+def test_what_a_thread_raises_reaches_the_caller_and_the_team_goes_on(team):
+    two, a = team(2), np.ones((4000, 100))
+    with pytest.raises(ValueError, match="matmul"):
+        two.matmul(a, np.ones((99, 100)), np.empty((4000, 100)))
+    np.testing.assert_array_equal(two.matmul(a, np.ones((100, 100)), np.empty((4000, 100))), np.full((4000, 100), 100))
