@@ -3,10 +3,19 @@
 from typing import Any
 
 from sweeps.run import plugins
+from sweeps.search import plugins as search
 
 
 class GridSweeper(plugins.GridSweeper):
     """hydra/sweeper=grid"""
+
+
+class OptunaSweeper(search.OptunaSweeper):
+    """hydra/sweeper=optuna"""
+
+
+class HalvingSweeper(search.HalvingSweeper):
+    """hydra/sweeper=halving"""
 
 
 class PoolLauncher(plugins.SweepLauncher):

@@ -27,9 +27,19 @@ class Display:
         points: those left; their epochs that are done already do not count as progress.
         reused: how many more were finished before.
         slots: workers, for the estimate.
+        expected: how many more points a source may add.
+        shared: overrides that tell no points apart; None: those that all of ``points`` have.
     """
 
-    def __init__(self, points: list[Point], *, reused: int, slots: int) -> None:
+    def __init__(
+        self,
+        points: list[Point],
+        *,
+        reused: int,
+        slots: int,
+        expected: int = 0,
+        shared: frozenset[str] | None = None,
+    ) -> None:
         self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
@@ -38,10 +48,12 @@ class Display:
         self._points = {point.run_id: point for point in points}
         self._begun = {point.run_id: epochs_done(point.run) for point in points}
         self._work = {point.run_id: estimate.epoch_work(point.config) for point in points}
-        self._common = common(points)
+        self._common = common(points) if shared is None else shared
         self._slots = slots
+        self._expected = expected
         self._states: Counter[str] = Counter(reused=reused)
         self._ended: set[str] = set()
+        self._again = 0  # points that went on where an earlier one of the same run had ended
         self._epochs = {point.run_id: self._begun[point.run_id] for point in points}  # as last seen
         self._start = time.monotonic()
 
@@ -54,6 +66,18 @@ class Display:
         if self._live:
             self._live.stop()
 
+    def add(self, point: Point, expected: int) -> None:
+        """One more from a source, and how many may follow; perhaps a run that ended here before, and goes on."""
+        run_id = point.run_id
+        if run_id in self._ended:
+            self._ended.remove(run_id)
+            self._again += 1
+        self._points[run_id] = point
+        self._begun.setdefault(run_id, epochs_done(point.run))
+        self._work[run_id] = estimate.epoch_work(point.config)
+        self._epochs.setdefault(run_id, self._begun[run_id])
+        self._expected = expected
+
     def note(self, text: str) -> None:
         self._console.print(escape(text), style="yellow")
 
@@ -65,13 +89,13 @@ class Display:
         self._states["reused" if outcome.reused else outcome.state] += 1
         if self._live and outcome.state == "finished":
             return
-        count = f"[{len(self._ended)}/{len(self._points)}]"
+        count = f"[{self._again + len(self._ended)}/{self._again + len(self._points) + self._expected}]"
         line = (
             Text(f"{count} ")
             .append(f"{outcome.state:<11}", _STYLES.get(outcome.state, ""))
             .append(f" {point.run_id}  {varying(point, self._common)}  {_metrics(outcome)}")
         )
-        if not self._live and len(self._ended) < len(self._points):
+        if not self._live and len(self._ended) < len(self._points) + self._expected:
             line.append(f"  (left: {estimate.words(self._seconds_left())})", "dim")
         self._console.print(line)
         if outcome.state in ("failed", "diverged"):
@@ -91,7 +115,7 @@ class Display:
         counts = "  ".join(f"{number} {state}" for state, number in self._states.items() if number)
         head = Table.grid(padding=(0, 1))
         head.add_row(
-            f"{len(self._ended)}/{len(self._points)} runs",
+            f"{self._again + len(self._ended)}/{self._again + len(self._points) + self._expected} runs",
             ProgressBar(total=max(total, 1), completed=done, width=40),
             f"{done}/{total} epochs  left: {estimate.words(self._seconds_left())}",
         )
@@ -118,9 +142,12 @@ class Display:
             for run_id, point in self._points.items()
             if run_id not in self._ended
         ]
+        if self._points:
+            usual = sum(self._work[run_id] * point.config.epochs for run_id, point in self._points.items())
+            left += [usual / len(self._points)] * self._expected
         if not done or not left:
             return estimate.parallel_seconds([work / estimate.speed([]) for work in left], self._slots) if left else 0.0
-        busy = min(self._slots, len(self._points))
+        busy = min(self._slots, len(self._points) + self._expected)
         return estimate.parallel_seconds([work * elapsed * busy / done for work in left], self._slots)
 
 
@@ -136,7 +163,10 @@ def varying(point: Point, shared: frozenset[str]) -> str:
 
 
 def _metrics(outcome: Outcome) -> str:
-    parts = [f"test {outcome.last.test_acc:.2f} %"] if outcome.last else []
+    parts = []
+    if outcome.last:  # what is to be judged by its validation accuracy is not shown by another
+        held_out = outcome.last[3:5] != outcome.last[5:7]
+        parts.append(f"valid {outcome.last.valid_acc:.2f} %" if held_out else f"test {outcome.last.test_acc:.2f} %")
     if outcome.reused:
         parts.append("already there")
     elif outcome.seconds:

@@ -45,6 +45,20 @@ class Engine(Protocol):
         """End all workers, whatever they do."""
 
 
+class Source(Protocol):
+    """Points that follow from what came of earlier ones, as a search's do."""
+
+    @property
+    def expected(self) -> int:
+        """How many there may still be."""
+
+    def next(self) -> Point | None:
+        """One for a slot that is free; None if there is none before more has ended, or none at all any more."""
+
+    def ended(self, item: Ended) -> None:
+        """How one of its points ended; "interrupted" if the sweep stops before the run is where it should be."""
+
+
 @dataclass(frozen=True)
 class Policy:
     """What to do when something goes wrong."""
@@ -71,6 +85,8 @@ class Sweep:
         self._elsewhere: deque[Job] = deque()  # runs that another process trains; asked again when all else is done
         self._flying: dict[str, Job] = {}
         self._losses: dict[str, tuple[int, int]] = {}  # run → the epoch at which its workers died, how often there
+        self._source: Source | None = None
+        self._points: dict[str, Point] = {}
         self._signals: list[int] = []
         self._stopping = False
         self._deadline = float("inf")
@@ -80,49 +96,62 @@ class Sweep:
         """The signal that ended the sweep, if one did."""
         return self._signals[0] if self._signals else None
 
-    def run(self, points: list[Point]) -> list[Ended]:
-        """Train the points; returns how each ended, in that order, those that never began last."""
-        by_id = {point.run_id: point for point in points}
-        self._waiting.extend(
-            Job(point.run_id, point.overrides, point.values, str(self._stop_file), self._policy.timeout)
-            for point in points
-        )
+    def run(self, points: list[Point], source: Source | None = None) -> list[Ended]:
+        """Train the points, then the source's; returns how each run ended, in that order, what never began last."""
+        self._source = source
+        self._points = {point.run_id: point for point in points}
+        self._waiting.extend(map(self._job, points))
         ended: dict[str, Ended] = {}
         try:
             with self._signals_noted(), self._display:
-                while self._flying or (self._more() and not self._stopping):
-                    if len(self._signals) > 1 or time.monotonic() > self._deadline:
-                        break
+                while len(self._signals) < 2 and time.monotonic() < self._deadline:
                     if self._signals:
                         self._stop()
                     self._fill()
+                    if not self._flying:
+                        break
                     for job, outcome in self._next_events():
                         final = self._settle(job, outcome)
                         if final:
-                            ended[job.run_id] = Ended(by_id[job.run_id], final)
-                            self._display.ended(ended[job.run_id])
+                            ended[job.run_id] = item = Ended(self._points[job.run_id], final)
+                            self._display.ended(item)
+                            if source:
+                                source.ended(item)
                             if final.state == "failed" and self._policy.on_error == "stop":
                                 self._stop()
                     self._display.refresh(self._flying)
         finally:
             self._stop_file.unlink(missing_ok=True)
-        never = (Ended(point, Outcome("interrupted", epochs_done(point.run))) for point in points)
+        never = (Ended(point, Outcome("interrupted", epochs_done(point.run))) for point in self._points.values())
         return [*ended.values(), *(item for item in never if item.point.run_id not in ended)]
 
-    def _more(self) -> bool:
-        return bool(self._waiting or self._elsewhere)
+    def _job(self, point: Point) -> Job:
+        return Job(point.run_id, point.overrides, point.values, str(self._stop_file), self._policy.timeout)
 
     def _fill(self) -> None:
-        """Keep each slot busy and a job ready behind it, so that no worker waits for this process between jobs."""
+        """Keep each slot busy and a job ready behind it, so that no worker waits for this process between jobs.
+
+        A source is asked only for slots that are free: what it says next depends on what it knows by then.
+        """
         while not self._stopping and len(self._flying) < 2 * self._engine.slots:
+            free = len(self._flying) < self._engine.slots
             if self._waiting:
                 job = self._waiting.popleft()
-            elif self._elsewhere and len(self._flying) < self._engine.slots:
+            elif free and self._elsewhere:
                 job = replace(self._elsewhere.popleft(), wait=True)
+            elif free and (point := self._from_source()):
+                job = self._job(point)
             else:
                 return
             self._flying[job.run_id] = job
             self._engine.submit(job).add_done_callback(partial(self._note, job))
+
+    def _from_source(self) -> Point | None:
+        point = self._source.next() if self._source else None
+        if point and self._source:
+            self._points[point.run_id] = point
+            self._display.add(point, self._source.expected)
+        return point
 
     def _note(self, job: Job, done: Future[Outcome]) -> None:
         self._events.put((job, _outcome(done)))

@@ -19,7 +19,7 @@ from sweeps.run import display, estimate
 from sweeps.run.display import Display
 from sweeps.run.grid import Grids
 from sweeps.run.job import epochs_done
-from sweeps.run.launch import Engine, Policy, Sweep
+from sweeps.run.launch import Engine, Policy, Source, Sweep
 from sweeps.run.manifest import Manifest
 from sweeps.run.plan import Ended, Planner, Point, split
 
@@ -30,12 +30,8 @@ _POLICY = {
 }
 
 
-class GridSweeper(Sweeper):
-    """Runs the union of grids; see :mod:`sweeps.run.grid` for their syntax."""
-
-    def __init__(self, grids: Any, where: str | None, name: str | None, dry_run: bool) -> None:
-        self._grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
-        self._where, self._name, self._dry_run = where, name, dry_run
+class LaunchingSweeper(Sweeper):
+    """A sweeper with the launcher that the user chose."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
@@ -44,6 +40,14 @@ class GridSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+
+
+class GridSweeper(LaunchingSweeper):
+    """Runs the union of grids; see :mod:`sweeps.run.grid` for their syntax."""
+
+    def __init__(self, grids: Any, where: str | None, name: str | None, dry_run: bool) -> None:
+        self._grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
+        self._where, self._name, self._dry_run = where, name, dry_run
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan, show the plan, run what is left, summarise; exits with 1 if a run failed, 128 + n on signal n."""
@@ -104,7 +108,7 @@ class SweepLauncher(Launcher):
     def __init__(self, engine: Callable[[], Engine], slots: int, threads: int, policy: Mapping[str, Any]) -> None:
         self._engine = engine
         self.slots = slots
-        self._threads = threads
+        self.threads = threads
         self._policy = Policy(**fields(_POLICY, "hydra.launcher.", policy))
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -112,13 +116,22 @@ class SweepLauncher(Launcher):
 
     def run(self, points: list[Point], stop_file: Path, *, reused: int = 0) -> tuple[list[Ended], int]:
         """Train the points; returns how each ended, and the exit status."""
-        points = [point.with_threads(self._threads) for point in points]
+        points = [point.with_threads(self.threads) for point in points]
+        return self._train(points, None, stop_file, reused=reused)
+
+    def follow(self, first: Point, source: Source, stop_file: Path, shared: frozenset[str]) -> tuple[list[Ended], int]:
+        """Train a source's first point and those that follow, until none does; ``shared`` as for :class:`Display`."""
+        return self._train([first], source, stop_file, reused=0, expected=source.expected, shared=shared)
+
+    def _train(
+        self, points: list[Point], source: Source | None, stop_file: Path, **shown: Any
+    ) -> tuple[list[Ended], int]:
         engine = self._engine()
         try:
             engine.check(points[0].config.out)
-            screen = Display(points, reused=reused, slots=engine.slots)
+            screen = Display(points, slots=engine.slots, **shown)
             sweep = Sweep(engine, self._policy, screen, stop_file)
-            ended = sweep.run(points)
+            ended = sweep.run(points, source)
         finally:
             engine.close()
         if sweep.signum:

@@ -1,0 +1,1 @@
+"""Search a space instead of covering it: Optuna's samplers, and successive halving, over any launcher."""

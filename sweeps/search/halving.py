@@ -1,0 +1,139 @@
+"""Successive halving: many configurations for a few epochs, the best 1/eta of them for eta times as many, and so on.
+
+Jamieson and Talwalkar 2016; as in ASHA (Li et al. 2020) nobody waits for a rung to be complete, but here a
+configuration goes on only once nothing that is still out could take its place. So the same ones go on whatever the
+number of workers and the order in which they finish, and there is no state but the runs themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from mlp.schema import InputError
+from sweeps.search.objective import Objective
+from sweeps.search.record import Standing, Trial
+from sweeps.search.source import Measured, Request
+from sweeps.search.space import Params, Space
+
+
+def rungs(least: int, most: int, eta: int) -> list[int]:
+    """``3, 9, 27``: the last is ``most``, whether or not it is a power's.
+
+    Raises:
+        InputError: there would be one rung alone.
+    """
+    if least >= most:
+        raise InputError("hydra.sweeper.min_epochs", least, f"must be < epochs, which is {most}")
+    steps = [least]
+    while steps[-1] * eta < most:
+        steps.append(steps[-1] * eta)
+    return [*steps, most]
+
+
+def configurations(space: Space, count: int | None, seed: int) -> list[Params]:
+    """``count`` different points drawn at random, or the whole grid in its order where that is no more.
+
+    The first of more are the same. Raises InputError if there is no grid, and no count.
+    """
+    if space.is_discrete():
+        if count is None or count >= space.size():
+            return list(space.grid())
+    elif count is None:
+        raise InputError("hydra.sweeper.configurations", "null", "is needed where the space is continuous")
+    found: dict[tuple[object, ...], Params] = {}
+    draw = 0
+    while len(found) < count:
+        params = space.draw(np.random.default_rng([seed, draw]))
+        found.setdefault(tuple(params.values()), params)
+        draw += 1
+    return list(found.values())
+
+
+@dataclass
+class _Rung:
+    epochs: int
+    size: int
+    """Configurations that come here at most."""
+    asked: set[int] = field(default_factory=set)
+    values: dict[int, float] = field(default_factory=dict)
+    """Of those that finished."""
+    out: int = 0
+    """Those that diverged or failed."""
+
+
+@final
+class Halving:
+    """A :class:`sweeps.search.source.Strategy`."""
+
+    def __init__(self, params: Sequence[Params], epochs: Sequence[int], eta: int, objective: Objective) -> None:
+        self._params, self._objective = params, objective
+        sizes = [len(params)]
+        for _ in epochs[1:]:
+            sizes.append(max(1, sizes[-1] // eta))
+        self._rungs = [_Rung(count, size) for count, size in zip(epochs, sizes, strict=True)]
+        self._measured: dict[int, Measured] = {}  # as far as each has come
+
+    @property
+    def remaining(self) -> int:
+        return sum(rung.size - len(rung.asked) for rung in self._rungs)
+
+    def plan(self) -> list[tuple[int, int]]:
+        """(epochs, configurations) of each rung."""
+        return [(rung.epochs, rung.size) for rung in self._rungs]
+
+    def ask(self) -> Request | None:
+        """Promotions first, those that are furthest before the others."""
+        for i in range(len(self._rungs) - 1, 0, -1):
+            for number in self._certain(i - 1):
+                if number not in self._rungs[i].asked:
+                    return self._request(number, i)
+        first = self._rungs[0]
+        if len(first.asked) < first.size:
+            return self._request(len(first.asked), 0)
+        return None
+
+    def _request(self, number: int, rung: int) -> Request:
+        self._rungs[rung].asked.add(number)
+        return Request(number, self._params[number], self._rungs[rung].epochs)
+
+    def _certain(self, i: int) -> list[int]:
+        """Those of rung ``i`` that go on whatever the rest of it comes to, the best first."""
+        rung, places = self._rungs[i], self._rungs[i + 1].size
+        out = rung.size - len(rung.values) - rung.out
+        return self._order(rung)[: max(0, places - out)]
+
+    def _order(self, rung: _Rung) -> list[int]:
+        return sorted(rung.values, key=lambda number: (self._objective.better(rung.values[number]), number))
+
+    def tell(self, request: Request, measured: Measured) -> None:
+        rung = next(rung for rung in self._rungs if rung.epochs == request.epochs)
+        self._measured[request.number] = measured
+        if measured.values:
+            rung.values[request.number] = measured.values[0]
+        else:
+            rung.out += 1
+            # Fewer than planned may come further, and nobody is to wait for those that do not.
+            self._shrink()
+
+    def _shrink(self) -> None:
+        for below, above in zip(self._rungs, self._rungs[1:], strict=False):
+            able = below.size - below.out
+            if able < above.size:
+                above.size = able
+
+    def trials(self) -> tuple[Trial, ...]:
+        """As they stand."""
+        return tuple(self._trial(number) for number in sorted({n for rung in self._rungs for n in rung.asked}))
+
+    def _trial(self, number: int) -> Trial:
+        steps = tuple((rung.epochs, rung.values[number]) for rung in self._rungs if number in rung.values)
+        asked = sum(number in rung.asked for rung in self._rungs)
+        measured = self._measured.get(number)
+        state: Standing = "running"
+        if measured and (len(steps) == asked or measured.state != "finished"):
+            state = measured.state
+        values = measured.values if measured and state == "finished" else None
+        runs = measured.runs if measured else ()
+        return Trial(number, self._params[number], state, values, steps, runs, measured.error if measured else None)

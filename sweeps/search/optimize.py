@@ -1,0 +1,236 @@
+"""Optuna's samplers as a strategy; the study is a SQLite file, and all that a killed search needs to go on."""
+
+import importlib
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from mlp.schema import InputError
+from sweeps.search.objective import Objective
+from sweeps.search.record import Standing, Trial
+from sweeps.search.source import Measured, Request
+from sweeps.search.space import Axis, Choice, Params, Space
+
+SAMPLERS = ("tpe", "cmaes", "random", "grid")
+_EXTRA = "pip install 'mlp-sweeps[search]'"
+
+
+@final
+class Optimizer:
+    """A :class:`sweeps.search.source.Strategy`: asks a study's sampler, tells it what came of it.
+
+    ``total`` trials are to finish or diverge, those of earlier sessions included. What was in flight when a session
+    ended is asked for again first; so are, once in each session, trials that failed.
+
+    Args:
+        path: of the study's file, which is made if need be.
+        sampler: one of ``SAMPLERS``.
+        seed: of the sampler; trial k draws from [seed, k], so that a continued search draws as an unbroken one.
+        startup: trials at random before TPE has a model.
+
+    Raises:
+        InputError: Optuna is missing, or cannot read the file, or not search such a space.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        space: Space,
+        objectives: Sequence[Objective],
+        *,
+        sampler: str,
+        seed: int,
+        startup: int,
+        total: int,
+    ) -> None:
+        self._optuna = extra("optuna")
+        self._space, self._sampler, self._seed, self._startup = space, sampler, seed, startup
+        check(sampler, objectives)
+        self._grid = space.grid() if sampler == "grid" else iter(())
+        self._total = min(total, space.size()) if sampler == "grid" else total
+        self._distributions = {axis.key: self._distribution(axis) for axis in space.axes}
+        self._states = self._optuna.trial.TrialState
+        with self._quiet(path):
+            self._study = self._optuna.create_study(
+                storage=self._optuna.storages.RDBStorage(_url(path)),
+                study_name="search",
+                directions=[objective.direction for objective in objectives],
+                load_if_exists=True,
+            )
+            self._again = deque(self._in_flight())
+            self._retry_failed()
+        self._path = path
+        self._seen = {_point(trial) for trial in self._trials()}
+        self._open: set[int] = set()
+        self._failed = 0
+
+    def _trials(self) -> list[Any]:
+        return list(self._study.get_trials(deepcopy=False))
+
+    def _in_flight(self) -> Iterator[Request]:
+        for trial in self._trials():
+            if trial.state == self._states.RUNNING:
+                if trial.params.keys() == self._distributions.keys():
+                    yield Request(trial.number, dict(trial.params))
+                else:  # killed while it was drawn: nobody has begun it
+                    self._study.tell(trial.number, state=self._states.FAIL)
+
+    def _retry_failed(self) -> None:
+        """A trial that failed gets a successor of the same parameters, which is asked for first."""
+        trials = self._trials()
+        followed = {trial.user_attrs.get("retries") for trial in trials}
+        for trial in trials:
+            if trial.state == self._states.FAIL and trial.params and trial.number not in followed and _began(trial):
+                self._study.enqueue_trial(trial.params, user_attrs={"retries": trial.number})
+
+    @property
+    def total(self) -> int:
+        return self._total
+
+    @property
+    def done(self) -> int:
+        """Trials that finished or diverged."""
+        return sum(trial.state in (self._states.COMPLETE, self._states.PRUNED) for trial in self._trials())
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self._total - self.done - len(self._open) - self._failed)
+
+    def ask(self) -> Request | None:
+        if self.remaining == 0:
+            return None
+        if self._again:
+            request = self._again.popleft()
+        else:
+            with self._quiet(self._path):
+                trials = self._trials()
+                if not any(trial.state == self._states.WAITING for trial in trials) and not self._enqueue_next():
+                    return None
+                self._study.sampler = self._new_sampler(len(trials))
+                trial = self._study.ask(self._distributions)
+                request = Request(trial.number, dict(trial.params))
+        self._open.add(request.number)
+        return request
+
+    def _enqueue_next(self) -> bool:
+        """With the sampler ``grid``, the grid's next point; False if there is none."""
+        if self._sampler != "grid":
+            return True
+        for params in self._grid:
+            if tuple(params.values()) not in self._seen:
+                self._study.enqueue_trial(dict(params))
+                return True
+        return False
+
+    def tell(self, request: Request, measured: Measured) -> None:
+        """A trial that diverged is "pruned" to Optuna: worse than any that finished; a failure teaches it nothing."""
+        states = {
+            "finished": self._states.COMPLETE,
+            "diverged": self._states.PRUNED,
+            "failed": self._states.FAIL,
+        }
+        with self._quiet(self._path):
+            trial = self._study.get_trials(deepcopy=False)[request.number]
+            attributes = {"runs": [list(run) for run in measured.runs], "error": measured.error}
+            for name, value in attributes.items():
+                self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
+            self._study.tell(request.number, measured.values, state=states[measured.state])
+        self._open.discard(request.number)
+        self._failed += measured.state == "failed"
+
+    def trials(self) -> tuple[Trial, ...]:
+        """As they stand, without those that another followed."""
+        states: Mapping[Any, Standing] = {
+            self._states.COMPLETE: "finished",
+            self._states.PRUNED: "diverged",
+            self._states.FAIL: "failed",
+            self._states.RUNNING: "running",
+        }
+        trials = self._trials()
+        followed = {trial.user_attrs.get("retries") for trial in trials}
+        return tuple(
+            Trial(
+                trial.number,
+                {axis.key: trial.params[axis.key] for axis in self._space.axes},
+                states[trial.state],
+                tuple(trial.values) if trial.state == self._states.COMPLETE else None,
+                runs=tuple((run, epochs) for run, epochs in trial.user_attrs.get("runs", ())),
+                error=trial.user_attrs.get("error"),
+            )
+            for trial in trials
+            if trial.state in states
+            and trial.number not in followed
+            and trial.params.keys() == self._distributions.keys()
+        )
+
+    def _distribution(self, axis: Axis) -> Any:
+        distributions = self._optuna.distributions
+        if isinstance(axis, Choice):
+            return distributions.CategoricalDistribution(axis.texts)
+        if axis.whole:
+            return distributions.IntDistribution(int(axis.low), int(axis.high), step=int(axis.step or 1), log=axis.log)
+        step = None if axis.log else axis.step
+        return distributions.FloatDistribution(axis.low, axis.high, step=step, log=axis.log)
+
+    def _new_sampler(self, number: int) -> Any:
+        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
+        samplers = self._optuna.samplers
+        if self._sampler == "tpe":
+            return samplers.TPESampler(seed=seed, n_startup_trials=self._startup)
+        if self._sampler == "cmaes":
+            extra("cmaes")
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return samplers.RandomSampler(seed=seed)
+
+    @contextmanager
+    def _quiet(self, path: Path) -> Iterator[None]:
+        """Optuna says nothing but by exceptions."""
+        self._optuna.logging.set_verbosity(self._optuna.logging.CRITICAL)
+        database_error = extra("sqlalchemy").exc.SQLAlchemyError
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except (database_error, self._optuna.exceptions.OptunaError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                "hydra.sweeper.name",
+                path.parent.name,
+                f"{path} cannot be used ({reason}); moved away, the search begins anew with the runs that there are",
+            ) from None
+
+
+def check(sampler: str, objectives: Sequence[Objective]) -> None:
+    """Raise InputError where a sampler cannot do what is asked."""
+    if sampler == "cmaes":
+        if len(objectives) > 1:
+            raise InputError("hydra.sweeper.sampler", sampler, "has one objective; tpe takes several")
+        extra("cmaes")
+    extra("optuna")
+
+
+def extra(module: str) -> Any:
+    """An optional module, or an InputError that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError("hydra/sweeper", "optuna", f"{error}; {_EXTRA}") from None
+
+
+def _url(path: Path) -> str:
+    url = extra("sqlalchemy").URL.create("sqlite", database=str(path.absolute()))
+    return str(url.render_as_string(hide_password=False))
+
+
+def _point(trial: Any) -> tuple[Any, ...]:
+    params: Params = trial.system_attrs.get("fixed_params") or trial.params
+    return tuple(params.values())
+
+
+def _began(trial: Any) -> bool:
+    return bool(trial.user_attrs.get("runs"))

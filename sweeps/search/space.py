@@ -1,0 +1,257 @@
+"""What a search may choose: a space in Hydra's own override syntax, from the command line or from YAML.
+
+    lr=tag(log,interval(1e-4,1e-1))   a number, continuous, here uniform in its logarithm
+    mo=interval(0,0.99)
+    bsz=int(interval(10,500))         a whole number, both ends included
+    wd=range(0,0.01,0.001)            steps; the end is not included, as in Python
+    activ=relu,gelu                   one of these, also choice(relu,gelu)
+
+A key with one value is a plain override; ``seed`` with several is no part of the space but what each point is
+averaged over.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import product
+from typing import Any, final
+
+import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from mlp.schema import Check, InputError, integer, list_of
+from sweeps.run.grid import value_of
+
+_SEED = "seed"
+_MOST_VALUES = 1_000_000
+
+Value = str | int | float
+"""A number of a span, or the words of a choice as an override has them."""
+
+Params = Mapping[str, Value]
+
+
+@final
+@dataclass(frozen=True)
+class Choice:
+    """One of some values that have no order."""
+
+    key: str
+    texts: tuple[str, ...]
+
+    def values(self) -> Sequence[Value]:
+        return self.texts
+
+    def ends(self) -> Sequence[Value]:
+        return self.texts
+
+    def draw(self, rng: np.random.Generator) -> Value:
+        return self.texts[int(rng.integers(len(self.texts)))]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"key": self.key, "values": list(self.texts)}
+
+
+@final
+@dataclass(frozen=True)
+class Span:
+    """A number from ``low`` to ``high``, both included: any, or every ``step``-th; whole if the ends are."""
+
+    key: str
+    low: float
+    high: float
+    step: float | None
+    log: bool
+
+    @property
+    def whole(self) -> bool:
+        return isinstance(self.low, int)
+
+    def values(self) -> Sequence[Value]:
+        """All of them.
+
+        Raises:
+            InputError: it is continuous, or too many.
+        """
+        if self.step is None:
+            raise InputError(self.key, self._shown(), "is continuous; a grid wants values, e.g. 0.1,0.01 or range(…)")
+        count = round((self.high - self.low) / self.step) + 1
+        if count > _MOST_VALUES:
+            raise InputError(self.key, self._shown(), f"has more than {_MOST_VALUES:,} values")
+        if self.whole:
+            return [self.low + i * int(self.step) for i in range(count)]
+        low, step = Decimal(repr(self.low)), Decimal(repr(self.step))  # 0.1 + 2 × 0.1 is 0.3
+        return [float(low + i * step) for i in range(count)]
+
+    def ends(self) -> Sequence[Value]:
+        return [self.low, self.high]
+
+    def draw(self, rng: np.random.Generator) -> Value:
+        if self.step is not None and not self.log:
+            values = self.values()
+            return values[int(rng.integers(len(values)))]
+        low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
+        x = math.exp(rng.uniform(math.log(low), math.log(high))) if self.log else rng.uniform(low, high)
+        x = min(max(x, self.low), self.high)
+        return round(x) if self.whole else x
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"key": self.key, "low": self.low, "high": self.high, "step": self.step, "log": self.log}
+
+    def _shown(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+Axis = Choice | Span
+
+
+@final
+@dataclass(frozen=True)
+class Space:
+    """Axes to choose along, what is fixed, and the seeds of every point (none: what the configuration says)."""
+
+    axes: tuple[Axis, ...]
+    fixed: tuple[str, ...]
+    seeds: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, parser: OverridesParser, params: object, arguments: Sequence[str], seeds: object) -> "Space":
+        """From ``hydra.sweeper.params`` and the command line, which wins where both name a key.
+
+        Args:
+            seeds: ``hydra.sweeper.seeds``: how many, or which; None leaves it to ``seed``.
+
+        Raises:
+            InputError: names the key.
+        """
+        words = {**_from_yaml(params), **{_key(parser, text): text for text in arguments}}
+        axes: list[Axis] = []
+        fixed: list[str] = []
+        drawn: tuple[str, ...] = ()
+        for override in parser.parse_overrides(list(words.values())):
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                fixed.append(_setting(override))
+            elif key == _SEED:
+                drawn = _seeds_of(override)
+            else:
+                axes.append(_axis(override))
+        if seeds is not None:
+            if drawn or any(text.startswith(f"{_SEED}=") for text in fixed):
+                raise InputError("hydra.sweeper.seeds", seeds, "is given beside seed; give one of the two")
+            drawn = _seeds_option(seeds)
+        if not axes:
+            raise InputError(
+                "hydra.sweeper.params",
+                "{}",
+                "has nothing to search; e.g. lr=tag(log,interval(1e-4,1e-1)) activ=relu,gelu",
+            )
+        return cls(tuple(axes), tuple(fixed), drawn)
+
+    def without(self, key: str) -> "Space":
+        """The same without a fixed override."""
+        return Space(self.axes, tuple(text for text in self.fixed if text.split("=")[0] != key), self.seeds)
+
+    def overrides(self, params: Params) -> tuple[str, ...]:
+        """Without seeds."""
+        return (*self.fixed, *(f"{axis.key}={params[axis.key]}" for axis in self.axes))
+
+    def probes(self) -> Iterator[Params]:
+        """Points that show, one after the other, both ends of every span and every choice."""
+        first = {axis.key: axis.ends()[0] for axis in self.axes}
+        yield first
+        for axis in self.axes:
+            for value in axis.ends()[1:]:
+                yield {**first, axis.key: value}
+
+    def size(self) -> int:
+        """Points of the grid; raises InputError where an axis is continuous."""
+        return math.prod(len(axis.values()) for axis in self.axes)
+
+    def grid(self) -> Iterator[Params]:
+        """Every point, the last axis the fastest."""
+        keys = [axis.key for axis in self.axes]
+        for values in product(*(axis.values() for axis in self.axes)):
+            yield dict(zip(keys, values, strict=True))
+
+    def is_discrete(self) -> bool:
+        return all(isinstance(axis, Choice) or axis.step is not None for axis in self.axes)
+
+    def draw(self, rng: np.random.Generator) -> Params:
+        return {axis.key: axis.draw(rng) for axis in self.axes}
+
+
+def _from_yaml(params: object) -> dict[str, str]:
+    if not isinstance(params, Mapping):
+        raise InputError("hydra.sweeper.params", params, "must be a mapping of keys to values")
+    words = {}
+    for key, value in params.items():
+        if isinstance(value, (list, tuple)):
+            if not value:
+                raise InputError(f"hydra.sweeper.params.{key}", value, "must have at least one value")
+            words[str(key)] = f"{key}={','.join(map(value_of, value))}"
+        else:  # a text is in Hydra's own words
+            words[str(key)] = f"{key}={value if isinstance(value, str) else value_of(value)}"
+    return words
+
+
+def _key(parser: OverridesParser, text: str) -> str:
+    return str(parser.parse_override(text).get_key_element())
+
+
+def _setting(override: Override) -> str:
+    if override.is_delete():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={override.get_value_element_as_str()}"
+
+
+def _seeds_of(override: Override) -> tuple[str, ...]:
+    if not override.is_discrete_sweep():
+        raise InputError(
+            _SEED, str(override.input_line), "must be values, e.g. seed=0,1,2: each point is averaged over"
+        )
+    return tuple(dict.fromkeys(override.sweep_string_iterator()))
+
+
+_COUNT: Check = integer(ge=1, le=1000)
+_LIST: Check = list_of(integer(ge=0), allowed="must be how many, or a list of seeds", at_most=1000)
+
+
+def _seeds_option(seeds: object) -> tuple[str, ...]:
+    field = "hydra.sweeper.seeds"
+    numbers = _LIST(field, seeds) if isinstance(seeds, (list, tuple)) else range(_COUNT(field, seeds))
+    return tuple(dict.fromkeys(map(str, numbers)))
+
+
+def _axis(override: Override) -> Axis:
+    key, value = override.get_key_element(), override.value()
+    tags = getattr(value, "tags", None) or set()
+    if tags - {"log"} or (tags and override.is_choice_sweep()):
+        raise InputError(key, str(override.input_line), "has an unknown tag; there is log, for interval and range")
+    if override.is_choice_sweep():
+        return Choice(key, tuple(dict.fromkeys(override.sweep_string_iterator())))
+    ends: list[float]
+    step: float | None = None
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        ends = [value.start, value.end]
+        if all(isinstance(end, int) for end in ends):
+            step = 1
+    else:
+        assert isinstance(value, RangeSweep)
+        numbers: list[float] = sorted(value.range())
+        if not numbers:
+            raise InputError(key, str(override.input_line), "is an empty range")
+        ends = [numbers[0], numbers[-1]]
+        step = abs(value.step)
+    if not all(map(math.isfinite, ends)) or ends[0] > ends[1]:
+        raise InputError(key, str(override.input_line), "must go from a number to a larger one")
+    log = "log" in tags
+    if log and (ends[0] <= 0 or step not in (None, 1)):
+        raise InputError(
+            key, str(override.input_line), "is logarithmic: its ends must be > 0, and a step can only be 1"
+        )
+    return Span(key, ends[0], ends[1], step, log)
