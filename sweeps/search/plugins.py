@@ -153,7 +153,7 @@ class SearchSweeper(LaunchingSweeper):
         )
         known = _known(manifest, definition)
         print("\n".join([f"{manifest.name}: {outline[0]}", *outline[1:]]))
-        print(summary.before(known, total))
+        print(summary.before(known))
         if options["dry_run"]:
             return
         with _alone(manifest):

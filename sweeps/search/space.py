@@ -210,7 +210,7 @@ def _setting(override: Override) -> str:
 def _seeds_of(override: Override) -> tuple[str, ...]:
     if not override.is_discrete_sweep():
         raise InputError(
-            _SEED, str(override.input_line), "must be values, e.g. seed=0,1,2: each point is averaged over"
+            _SEED, override.get_value_string(), "must be values, e.g. seed=0,1,2: each point is averaged over"
         )
     return tuple(dict.fromkeys(override.sweep_string_iterator()))
 
@@ -229,7 +229,7 @@ def _axis(override: Override) -> Axis:
     key, value = override.get_key_element(), override.value()
     tags = getattr(value, "tags", None) or set()
     if tags - {"log"} or (tags and override.is_choice_sweep()):
-        raise InputError(key, str(override.input_line), "has an unknown tag; there is log, for interval and range")
+        raise InputError(key, override.get_value_string(), "has an unknown tag; there is log, for interval and range")
     if override.is_choice_sweep():
         return Choice(key, tuple(dict.fromkeys(override.sweep_string_iterator())))
     ends: list[float]
@@ -244,14 +244,14 @@ def _axis(override: Override) -> Axis:
         assert isinstance(value, RangeSweep)
         numbers: list[float] = sorted(value.range())
         if not numbers:
-            raise InputError(key, str(override.input_line), "is an empty range")
+            raise InputError(key, override.get_value_string(), "is an empty range")
         ends = [numbers[0], numbers[-1]]
         step = abs(value.step)
     if not all(map(math.isfinite, ends)) or ends[0] > ends[1]:
-        raise InputError(key, str(override.input_line), "must go from a number to a larger one")
+        raise InputError(key, override.get_value_string(), "must go from a number to a larger one")
     log = "log" in tags
     if log and (ends[0] <= 0 or step not in (None, 1)):
         raise InputError(
-            key, str(override.input_line), "is logarithmic: its ends must be > 0, and a step can only be 1"
+            key, override.get_value_string(), "is logarithmic: its ends must be > 0, and a step can only be 1"
         )
     return Span(key, ends[0], ends[1], step, log)

@@ -13,13 +13,14 @@ from sweeps.search.record import Search, Standing
 _SHOWN = 10
 
 
-def before(known: Search | None, total: int) -> str:
-    """``12 of 40 finished already, 2 in flight``."""
+def before(known: Search | None) -> str:
+    """``12 trials finished already``."""
     if known is None or not known.trials:
         return "new"
     states = Counter(trial.state for trial in known.trials)
-    parts = [f"{states['finished'] + states['diverged']} of {total} finished already"]
-    parts += [f"{states['running']} under way"] if states["running"] else []
+    parts = [f"{states['finished'] + states['diverged']} trials finished already"]
+    if known.method == "halving":  # each as far as it had to go by then
+        parts = [f"{known.epochs()} epochs trained already"]
     parts += [f"{states['failed']} to try again"] if states["failed"] else []
     return ", ".join(parts)
 
@@ -54,7 +55,7 @@ def after(search: Search, trained: int, manifest: Path) -> None:
         table.add_row(str(trial.number), trial.state, *values, *came, *point, escape(runs))
     if ranked or bad:
         front = len(search.metrics) > 1
-        console.print(f"the Pareto front, {len(ranked)} trials:" if front else "the best:")
+        console.print(f"the Pareto front ({len(ranked)} of {len(search.finished)} finished):" if front else "the best:")
         console.print(table)
     for trial in bad[:_SHOWN]:
         console.print(escape(f"trial {trial.number} {trial.state}: {trial.error}"))

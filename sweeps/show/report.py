@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mlp.runs import write_atomic
 from mlp.schema import InputError
@@ -22,7 +23,9 @@ from sweeps.judge import claims
 from sweeps.judge.verdicts import Claim
 from sweeps.read import summary
 from sweeps.read.collect import Collection
-from sweeps.show import style
+from sweeps.read.record import printable
+from sweeps.search.record import Search, Trial, read_all
+from sweeps.show import searches, style
 from sweeps.show.draw import render, varying
 from sweeps.show.figures import CAPTIONS, FIGURES
 from sweeps.show.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
@@ -31,6 +34,7 @@ from sweeps.show.tables import TABLES
 
 TITLE = "MLP sweeps: tables, figures and checked conclusions"
 _MOST_PROBLEMS = 50
+_MOST_TRIALS = 10  # of a search
 
 
 def write(collection: Collection, out: Path) -> Path:
@@ -53,6 +57,7 @@ def page(collection: Collection) -> str:
     assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
     judged = claims.evaluate(collection)
+    found, troubles = _find_searches(collection)
     slots = {
         "policy": _policy(css, script),
         "title": escape(TITLE),
@@ -62,14 +67,29 @@ def page(collection: Collection) -> str:
         "claims": _claims(judged),
         "tables": "".join(_table(table(collection)) for table in TABLES.values()),
         "figures": _figures(collection),
+        "searches": _searches(found),
+        "searches_link": '<a href="#searches">Searches</a>' if found else "",
         "curves_note": escape(_curves_note(collection)),
         "runs_note": escape(_runs_note(collection)),
-        "problems": _problems(collection.problems),
+        "problems": _problems([*collection.problems, *troubles]),
         "again": _AGAIN,
         "data": payload(collection),
     }
     template = (assets / "page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)  # in one pass: no slot within a slot
+
+
+def _find_searches(collection: Collection) -> tuple[list[Search], list[str]]:
+    """Those that any of the collected runs belongs to, and what cannot be read."""
+    runs = set(collection.runs["run"])
+    found: list[Search] = []
+    troubles = []
+    for search in read_all(collection.out):
+        if isinstance(search, InputError):
+            troubles.append(printable(str(search)))
+        elif any(run in runs for trial in search.trials for run, _ in trial.runs):
+            found.append(search)
+    return found, troubles
 
 
 def _policy(css: str, script: str) -> str:
@@ -186,12 +206,61 @@ def _figures(collection: Collection) -> str:
     parts = []
     for number, draw in FIGURES.items():
         try:
-            image = base64.b64encode(render(draw(collection), "svg")).decode()
-            shown = f'<img alt="{escape(CAPTIONS[number])}" src="data:image/svg+xml;base64,{image}">'
+            shown = _image(draw(collection), CAPTIONS[number])
         except InputError as error:
             shown = f"<p>{escape(str(error))}</p>"
         parts.append(f"<figure>{shown}<figcaption>Figure {number}. {escape(CAPTIONS[number])}.</figcaption></figure>")
     return f'<div class="figures">{"".join(parts)}</div>'
+
+
+def _image(figure: Figure, alt: str) -> str:
+    image = base64.b64encode(render(figure, "svg")).decode()
+    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{image}">'
+
+
+def _searches(found: Sequence[Search]) -> str:
+    """The whole section, or nothing where nobody has searched."""
+    if not found:
+        return ""
+    return f'<section id="searches"><h2>Searches</h2>{"".join(map(_search, found))}</section>'
+
+
+def _search(search: Search) -> str:
+    states = pd.Series([trial.state for trial in search.trials], dtype="str").value_counts()
+    standing = ", ".join(f"{count:,} {state}" for state, count in states.items()) or "nothing yet"
+    aims = ", ".join(f"{way} {metric}" for way, metric in zip(search.directions, search.metrics, strict=True))
+    note = f"{search.method}, to {aims}: {standing} of {search.total:,} trials, {search.epochs():,} epochs."
+    figures = []
+    for caption, drawn in searches.figures(search):
+        text = f"{search.name}: {caption}"
+        shown = f"<p>None: {escape(drawn)}.</p>" if isinstance(drawn, str) else _image(drawn, text)
+        figures.append(f"<figure>{shown}<figcaption>{escape(caption)}.</figcaption></figure>")
+    ranked = search.ranked()[:_MOST_TRIALS]
+    bad = [trial for trial in search.trials if trial.state in ("diverged", "failed")][:_MOST_TRIALS]
+    head = _head(["Trial", "State", *(axis["key"] for axis in search.space)], [*search.metrics, "Epochs"])
+    title = "The Pareto front" if len(search.metrics) > 1 else "The best trials"
+    table = (
+        f'<table class="sortable"><caption>{title}{", then those that came to nothing" if bad else ""}</caption>'
+        f"{head}<tbody>{''.join(_trial(search, trial) for trial in [*ranked, *bad])}</tbody></table>"
+    )
+    return (
+        f'<h3>{escape(search.name)}</h3><p class="note">{escape(note)}</p><div class="figures">{"".join(figures)}</div>'
+        + (_scroll(f"Trials of {search.name}", table) if ranked or bad else "")
+    )
+
+
+def _trial(search: Search, trial: Trial) -> str:
+    params = (trial.params[axis["key"]] for axis in search.space)
+    texts = [value if isinstance(value, str) else f"{value:.4g}" for value in params]
+    values = [f"{value:.6g}" for value in trial.values or ()] or [""] * len(search.metrics)
+    epochs = max((epochs for _, epochs in trial.runs), default=0)
+    return (
+        f'<tr><th scope="row">{trial.number}</th><td>{escape(trial.state)}</td>'
+        + "".join(f"<td>{escape(text)}</td>" for text in texts)
+        + "".join(f'<td class="number">{escape(value)}</td>' for value in values)
+        + _number(epochs)
+        + "</tr>"
+    )
 
 
 def _curves_note(collection: Collection) -> str:
