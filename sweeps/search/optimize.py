@@ -17,6 +17,7 @@ from sweeps.search.source import Measured, Request
 from sweeps.search.space import Axis, Choice, Params, Space
 
 SAMPLERS = ("tpe", "cmaes", "random", "grid")
+_STUDY = "search"  # its name within its file
 _EXTRA = "pip install 'mlp-sweeps[search]'"
 
 
@@ -56,21 +57,27 @@ class Optimizer:
         self._distributions = {axis.key: self._distribution(axis) for axis in space.axes}
         self._states = self._optuna.trial.TrialState
         with self._quiet(path):
+            self._storage = self._optuna.storages.RDBStorage(_url(path))
             self._study = self._optuna.create_study(
-                storage=self._optuna.storages.RDBStorage(_url(path)),
-                study_name="search",
+                storage=self._storage,
+                study_name=_STUDY,
                 directions=[objective.direction for objective in objectives],
                 load_if_exists=True,
             )
             self._again = deque(self._in_flight())
             self._retry_failed()
         self._path = path
-        self._seen = {_point(trial) for trial in self._trials()}
+        self._seen = {self._point(trial.system_attrs.get("fixed_params", trial.params)) for trial in self._begun()}
         self._open: set[int] = set()
         self._failed = 0
 
     def _trials(self) -> list[Any]:
         return list(self._study.get_trials(deepcopy=False))
+
+    def _begun(self) -> list[Any]:
+        """Without those that a kill ended while they were drawn."""
+        failed = self._states.FAIL
+        return [trial for trial in self._trials() if trial.state != failed or trial.user_attrs.get("runs")]
 
     def _in_flight(self) -> Iterator[Request]:
         for trial in self._trials():
@@ -82,15 +89,11 @@ class Optimizer:
 
     def _retry_failed(self) -> None:
         """A trial that failed gets a successor of the same parameters, which is asked for first."""
-        trials = self._trials()
+        trials = self._begun()
         followed = {trial.user_attrs.get("retries") for trial in trials}
         for trial in trials:
-            if trial.state == self._states.FAIL and trial.params and trial.number not in followed and _began(trial):
+            if trial.state == self._states.FAIL and trial.number not in followed:
                 self._study.enqueue_trial(trial.params, user_attrs={"retries": trial.number})
-
-    @property
-    def total(self) -> int:
-        return self._total
 
     @property
     def done(self) -> int:
@@ -122,10 +125,13 @@ class Optimizer:
         if self._sampler != "grid":
             return True
         for params in self._grid:
-            if tuple(params.values()) not in self._seen:
+            if self._point(params) not in self._seen:
                 self._study.enqueue_trial(dict(params))
                 return True
         return False
+
+    def _point(self, params: Params) -> tuple[Any, ...]:
+        return tuple(params.get(axis.key) for axis in self._space.axes)
 
     def tell(self, request: Request, measured: Measured) -> None:
         """A trial that diverged is "pruned" to Optuna: worse than any that finished; a failure teaches it nothing."""
@@ -135,10 +141,10 @@ class Optimizer:
             "failed": self._states.FAIL,
         }
         with self._quiet(self._path):
-            trial = self._study.get_trials(deepcopy=False)[request.number]
-            attributes = {"runs": [list(run) for run in measured.runs], "error": measured.error}
-            for name, value in attributes.items():
-                self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
+            study = self._storage.get_study_id_from_name(_STUDY)
+            trial = self._storage.get_trial_id_from_study_id_trial_number(study, request.number)
+            for name, value in (("runs", [list(run) for run in measured.runs]), ("error", measured.error)):
+                self._storage.set_trial_user_attr(trial, name, value)
             self._study.tell(request.number, measured.values, state=states[measured.state])
         self._open.discard(request.number)
         self._failed += measured.state == "failed"
@@ -151,7 +157,7 @@ class Optimizer:
             self._states.FAIL: "failed",
             self._states.RUNNING: "running",
         }
-        trials = self._trials()
+        trials = self._begun()
         followed = {trial.user_attrs.get("retries") for trial in trials}
         return tuple(
             Trial(
@@ -225,12 +231,3 @@ def extra(module: str) -> Any:
 def _url(path: Path) -> str:
     url = extra("sqlalchemy").URL.create("sqlite", database=str(path.absolute()))
     return str(url.render_as_string(hide_password=False))
-
-
-def _point(trial: Any) -> tuple[Any, ...]:
-    params: Params = trial.system_attrs.get("fixed_params") or trial.params
-    return tuple(params.values())
-
-
-def _began(trial: Any) -> bool:
-    return bool(trial.user_attrs.get("runs"))

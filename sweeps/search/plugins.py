@@ -181,12 +181,11 @@ class SearchSweeper(LaunchingSweeper):
         return {
             "method": self._method,
             "space": [axis.as_dict() for axis in space.axes],
-            "fixed": sorted(space.fixed),
             "seeds": list(space.seeds),
             "epochs": first.config.epochs,
             "objectives": [[objective.metric, objective.direction] for objective in self._objectives],
             "sampler_seed": self._options["sampler_seed"],
-            "first": first.run_id,  # whatever else decides a run, by its digest
+            "first": first.run_id,  # all else that decides a run, by its digest
             **self._decides(),
         }
 

@@ -52,8 +52,8 @@ class _Open:
     """A request on its way."""
 
     request: Request
-    seeds: int
-    ended: list[Ended] = field(default_factory=list)
+    points: list[Point]
+    ended: dict[str, Ended] = field(default_factory=dict)
 
 
 @final
@@ -109,7 +109,7 @@ class StrategySource:
     def _request(self) -> tuple[_Open, Point] | None:
         while request := self._strategy.ask():
             points = self._plan(request)
-            open_ = _Open(request, len(points))
+            open_ = _Open(request, points)
             self._wanted.extend((open_, point) for point in points)
             if entry := self._startable():
                 return entry
@@ -123,9 +123,10 @@ class StrategySource:
             self._take(open_, item)
 
     def _take(self, open_: _Open, item: Ended) -> None:
-        open_.ended.append(item)
-        if len(open_.ended) == open_.seeds:
-            self._strategy.tell(open_.request, self._measure(open_.ended))
+        open_.ended[item.point.run_id] = item
+        if len(open_.ended) == len(open_.points):
+            in_order = [open_.ended[point.run_id] for point in open_.points]
+            self._strategy.tell(open_.request, self._measure(in_order))
 
     def _measure(self, ended: Sequence[Ended]) -> Measured:
         runs = tuple((item.point.run_id, min(item.outcome.epoch, item.point.config.epochs)) for item in ended)
