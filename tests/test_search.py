@@ -199,16 +199,16 @@ def test_configurations_are_the_grid_or_drawn_without_repetition():
 # -- what is judged --------------------------------------------------------------------------------------------------
 
 
-def test_the_test_set_is_no_judge(small, search, tmp_path):
+def test_the_test_set_is_no_judge(search, tmp_path):
     for words in (("hydra/sweeper=halving",), (*HALVING, "hydra.sweeper.metric=test_acc")):
         done = search(*words, "epochs=9", *GRID)
         assert done.returncode == 2
         assert "test set" in done.stderr
         assert "hydra.sweeper.select_on_test=true" in done.stderr
         assert "Traceback" not in done.stderr
+        forced = search(*words, "epochs=9", *GRID, "hydra.sweeper.select_on_test=true", "--dry-run")
+        assert forced.returncode == 0, forced.stderr
     assert not (tmp_path / "out").exists()
-    forced = search("hydra/sweeper=halving", "epochs=9", "lr=0.1,0.01", "hydra.sweeper.select_on_test=true")
-    assert forced.returncode == 0, forced.stderr
 
 
 def test_a_validation_set_in_the_file_will_do(tmp_path, small_npz):
@@ -327,8 +327,6 @@ def test_what_fails_is_tried_again_by_the_same_command(search, tmp_path):
     [
         (("lr=0.1,-1",), "lr=-1: must be a number > 0"),
         (("lr=0.1,0.2", "epochs=3,9"), "epochs"),
-        (("lr=0.1,0.2", "epochs=3"), "hydra.sweeper.min_epochs=3: must be < epochs"),
-        (("lr=0.1,0.2", "hydra.sweeper.eta=1"), "hydra.sweeper.eta=1: must be a whole number ≥ 2"),
         (("lr=0.1,0.2", "hydra.sweeper.metric=[valid_acc,valid_loss]"), "must be one"),
         (("lr=0.1,0.2", "hydra/launcher=basic"), "hydra/launcher=basic: cannot run a search"),
         (("experiment=lr",), "hydra.sweeper.grids"),
@@ -445,7 +443,7 @@ def test_the_front_is_what_nothing_beats_in_all():
 
 # -- Optuna ----------------------------------------------------------------------------------------------------------
 
-SPACE = ("lr=tag(log,interval(1e-4,1))", "mo=interval(0,0.95)", "activ=relu,tanh")
+SPACE = ("lr=tag(log,interval(1e-4,0.1))", "mo=interval(0,0.95)", "activ=relu,tanh")
 
 
 @pytest.mark.heavy
@@ -456,7 +454,9 @@ def test_a_search_killed_again_and_again_is_the_unbroken_one(small, search, tmp_
     kills = 0
     for goal in (4, 13, 21):
         process = start(small, tmp_path / "out", *words)
-        wait_for(lambda goal=goal: (tmp_path / "out" / "runs").exists() and len(runs(tmp_path / "out")) >= 2 * goal)
+        wait_for(
+            lambda goal=goal: (tmp_path / "out" / "runs").exists() and len(runs(tmp_path / "out")) >= 2 * goal, 120
+        )
         children = workers(process)
         process.kill()
         for child in children:
@@ -483,7 +483,7 @@ def test_killed_workers_cost_no_trial(small, search, tmp_path):
     words = (*OPTUNA, *SPACE, "hydra.sweeper.trials=16", "epochs=20", "bsz=5", "hydra.launcher.retries=5")
     process = start(small, tmp_path / "out", *words)
     for goal in (3, 7, 11):
-        wait_for(lambda goal=goal: (tmp_path / "out" / "runs").exists() and len(runs(tmp_path / "out")) >= goal)
+        wait_for(lambda goal=goal: (tmp_path / "out" / "runs").exists() and len(runs(tmp_path / "out")) >= goal, 120)
         for child in workers(process):
             child.kill()
     out, err = process.communicate(timeout=120)
