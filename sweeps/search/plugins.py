@@ -6,9 +6,10 @@ import json
 import shlex
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,9 +22,11 @@ from sweeps.search import halving, optimize, summary
 from sweeps.search.halving import Halving
 from sweeps.search.objective import objectives, refuse_test_set
 from sweeps.search.optimize import SAMPLERS, Optimizer
-from sweeps.search.record import Search, Trial, read
-from sweeps.search.source import Measured, Request, Strategy, StrategySource
+from sweeps.search.record import Search, read
+from sweeps.search.source import Request, Strategy, StrategySource
 from sweeps.search.space import Space
+
+Plan = Callable[[Request], list[Point]]
 
 
 def _any(_field: str, value: object) -> Any:
@@ -49,37 +52,6 @@ _COMMON: Mapping[str, Check] = {
 }
 
 
-class Searching(Strategy, Protocol):
-    """A strategy that can say how its trials stand."""
-
-    def trials(self) -> tuple[Trial, ...]: ...
-
-
-@final
-class Recorded:
-    """A strategy whose standing is written down for readers after each thing that it is told."""
-
-    def __init__(self, inner: Searching, search: Search, folder: Path) -> None:
-        self._inner, self._search, self._folder = inner, search, folder
-        self.write()
-
-    @property
-    def remaining(self) -> int:
-        return self._inner.remaining
-
-    def ask(self) -> Request | None:
-        return self._inner.ask()
-
-    def tell(self, request: Request, measured: Measured) -> None:
-        self._inner.tell(request, measured)
-        self.write()
-
-    def write(self) -> Search:
-        search = self._search.standing(self._inner.trials())
-        search.write(self._folder)
-        return search
-
-
 class SearchSweeper(LaunchingSweeper):
     """Plans with a strategy over the launcher's workers; how, the two below say."""
 
@@ -103,7 +75,7 @@ class SearchSweeper(LaunchingSweeper):
         """What is going to be done, in words, and the number of trials."""
 
     @abstractmethod
-    def _strategy(self, space: Space, epochs: int, folder: Path) -> Searching: ...
+    def _strategy(self, space: Space, epochs: int, folder: Path) -> Strategy: ...
 
     def _decides(self) -> dict[str, Any]:
         """The options that must not change when a search is continued."""
@@ -111,36 +83,11 @@ class SearchSweeper(LaunchingSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Check, plan, search, summarise; exits with 1 if a run failed, 128 + n on signal n."""
-        assert self.hydra_context is not None
-        assert self.config is not None
-        if not isinstance(self.launcher, SweepLauncher):
-            raise InputError(
-                "hydra/launcher",
-                str(self.config.hydra.runtime.choices.get("hydra/launcher")),
-                "cannot run a search; use pool, dask, slurm, pbs, sge, lsf or ray",
-            )
-        loader, options, threads = self.hydra_context.config_loader, self._options, self.launcher.threads
-        parsed = Space.parse(OverridesParser.create(loader), options["params"], arguments, options["seeds"])
-        planner = Planner(loader, self.config)
-
-        def plan(request: Request) -> list[Point]:
-            words = space.overrides(request.params)
-            if request.epochs is not None:
-                words = (*words, f"epochs={request.epochs}")
-            seeds = space.seeds or (None,)
-            points = [planner.plan([((*words, *([f"seed={seed}"] if seed else [])), ())])[0] for seed in seeds]
-            return [point.with_threads(threads) for point in points]
-
-        space = parsed
-        probes = [point for params in parsed.probes() for point in plan(Request(0, params))]
-        if not options["select_on_test"]:
-            for config in {str(point.config.data): point.config for point in probes}.values():
-                refuse_test_set(self._objectives, config)
-        first = probes[0]
-        space = self._narrow(parsed, first.config.epochs)
+        launcher = self._checked_launcher()
+        space, plan, first = self._prepare(arguments, launcher.threads)
         outline, total = self._outline(space, first.config.epochs)
         definition = self._definition(space, first)
-        manifest = Manifest(first.config.out, options["name"] or _default_name(space, definition))
+        manifest = Manifest(first.config.out, self._options["name"] or _default_name(space, definition))
         empty = Search(
             manifest.name,
             self._method,
@@ -154,28 +101,57 @@ class SearchSweeper(LaunchingSweeper):
         known = _known(manifest, definition)
         print("\n".join([f"{manifest.name}: {outline[0]}", *outline[1:]]))
         print(summary.before(known))
-        if options["dry_run"]:
+        if self._options["dry_run"]:
             return
         with _alone(manifest):
-            strategy = Recorded(self._strategy(space, first.config.epochs, manifest.folder), empty, manifest.folder)
-            source = StrategySource(
-                strategy,
-                self._objectives,
-                plan,
-                max(1, len(space.seeds)),
-                lambda point: manifest.add([point], command()),
-            )
+            strategy = self._strategy(space, first.config.epochs, manifest.folder)
+
+            def note(points: Sequence[Point]) -> None:
+                if points:
+                    manifest.add(points, command())
+                empty.standing(strategy.trials()).write(manifest.folder)
+
+            note(())
+            source = StrategySource(strategy, self._objectives, plan, max(1, len(space.seeds)), note)
             point = source.next()
             status = 0  # what is finished already needs no workers
             if point:
-                _, status = self.launcher.follow(point, source, manifest.stop_file, frozenset(space.fixed))
-            search = strategy.write()
+                _, status = launcher.follow(point, source, manifest.stop_file, frozenset(space.fixed))
+            search = empty.standing(strategy.trials())
+            search.write(manifest.folder)
         summary.after(search, source.trained, manifest.path)
         if any(trial.state == "failed" for trial in search.trials):
             status = status or 1
         if status:
             print(f"to continue: {shlex.join(command())}")
             sys.exit(status)
+
+    def _checked_launcher(self) -> SweepLauncher:
+        assert self.config is not None
+        if not isinstance(self.launcher, SweepLauncher):
+            chosen = self.config.hydra.runtime.choices.get("hydra/launcher")
+            raise InputError(
+                "hydra/launcher", str(chosen), "cannot run a search; use pool, dask, slurm, pbs, sge, lsf or ray"
+            )
+        return self.launcher
+
+    def _prepare(self, arguments: Sequence[str], threads: int) -> tuple[Space, Plan, Point]:
+        """The space, what makes points of requests, and a point of it; the space's ends and choices all are usable.
+
+        Raises:
+            InputError: they are not, or would be judged by the test set.
+        """
+        assert self.hydra_context is not None
+        assert self.config is not None
+        loader, options = self.hydra_context.config_loader, self._options
+        space = Space.parse(OverridesParser.create(loader), options["params"], arguments, options["seeds"])
+        planner = Planner(loader, self.config)
+        probes = [point for params in space.probes() for point in _points(planner, space, threads, Request(0, params))]
+        if not options["select_on_test"]:
+            for config in {str(point.config.data): point.config for point in probes}.values():
+                refuse_test_set(self._objectives, config)
+        space = self._narrow(space, probes[0].config.epochs)
+        return space, partial(_points, planner, space, threads), probes[0]
 
     def _definition(self, space: Space, first: Point) -> dict[str, Any]:
         return {
@@ -275,6 +251,15 @@ class HalvingSweeper(SearchSweeper):
 
     def _decides(self) -> dict[str, Any]:
         return {key: self._options[key] for key in ("configurations", "min_epochs", "eta")}
+
+
+def _points(planner: Planner, space: Space, threads: int, request: Request) -> list[Point]:
+    """A request's, one for each seed."""
+    words = space.overrides(request.params)
+    if request.epochs is not None:
+        words = (*words, f"epochs={request.epochs}")
+    each = [(*words, f"seed={seed}") for seed in space.seeds] or [words]
+    return [planner.plan([(overrides, ())])[0].with_threads(threads) for overrides in each]
 
 
 def _known(manifest: Manifest, definition: Mapping[str, Any]) -> Search | None:

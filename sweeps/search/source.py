@@ -9,7 +9,7 @@ from typing import Protocol, final
 from sweeps.run.job import epochs_done
 from sweeps.run.plan import Ended, Point, split
 from sweeps.search.objective import Objective
-from sweeps.search.record import Standing
+from sweeps.search.record import Standing, Trial
 from sweeps.search.space import Params
 
 
@@ -46,6 +46,9 @@ class Strategy(Protocol):
 
     def tell(self, request: Request, measured: Measured) -> None: ...
 
+    def trials(self) -> tuple[Trial, ...]:
+        """As they stand."""
+
 
 @dataclass
 class _Open:
@@ -63,7 +66,8 @@ class StrategySource:
     Args:
         plan: a request's points.
         seeds: how many those are.
-        announce: called with a point before it is handed out.
+        note: called with the points that are new, before the last of them is handed out, and with none when one has
+            ended: the moments to write down how things stand.
     """
 
     def __init__(
@@ -72,9 +76,9 @@ class StrategySource:
         objectives: Sequence[Objective],
         plan: Callable[[Request], list[Point]],
         seeds: int,
-        announce: Callable[[Point], None],
+        note: Callable[[Sequence[Point]], None],
     ) -> None:
-        self._strategy, self._objectives, self._plan, self._announce = strategy, objectives, plan, announce
+        self._strategy, self._objectives, self._plan, self._note = strategy, objectives, plan, note
         self._seeds = seeds
         self._wanted: deque[tuple[_Open, Point]] = deque()
         self._flying: dict[str, _Open] = {}
@@ -87,15 +91,19 @@ class StrategySource:
 
     def next(self) -> Point | None:
         """A point with something left to train; what is there already is told on the way."""
+        new: list[Point] = []
         while entry := self._startable() or self._request():
             open_, point = entry
-            self._announce(point)
+            new.append(point)
             done, _ = split([point])
             if not done:
                 self._flying[point.run_id] = open_
                 self._begun[point.run_id] = epochs_done(point.run)
+                self._note(new)
                 return point
             self._take(open_, done[0])
+        if new:
+            self._note(new)
         return None
 
     def _startable(self) -> tuple[_Open, Point] | None:
@@ -121,6 +129,7 @@ class StrategySource:
         self.trained += max(0, epochs_done(item.point.run) - self._begun[run_id])
         if item.outcome.state != "interrupted":  # else the request stays open: the next session finishes it
             self._take(open_, item)
+            self._note(())
 
     def _take(self, open_: _Open, item: Ended) -> None:
         open_.ended[item.point.run_id] = item
