@@ -81,7 +81,7 @@ def test_the_space_is_in_hydra_s_words():
     assert parsed.fixed == ("mo=0.9",)
     assert parsed.seeds == ("0", "1", "2")
     assert parsed.axes[2].values() == [0.0, 0.1, 0.2]
-    assert not parsed.is_discrete()
+    assert parsed.size is None
 
 
 def test_the_command_line_wins_over_yaml_and_seeds_can_be_counted():
@@ -94,7 +94,7 @@ def test_the_command_line_wins_over_yaml_and_seeds_can_be_counted():
     }
     assert parsed.fixed == ("wd=0",)
     assert parsed.seeds == ("0", "1")
-    assert len(list(parsed.grid())) == parsed.size() == 8
+    assert len(list(parsed.grid())) == parsed.size == 8
     assert parsed.overrides({"lr": "0.1", "activ": "relu", "model.hidden": "[8]"})[0] == "wd=0"
 
 
@@ -106,6 +106,7 @@ def test_the_command_line_wins_over_yaml_and_seeds_can_be_counted():
         (["lr=tag(quick,interval(0,1))"], {}, "unknown tag"),
         (["lr=interval(1,0)"], {}, "from a number to a larger"),
         (["lr=range(1,1)"], {}, "empty range"),
+        (["lr=interval(1,1)"], {}, "one value alone"),
         (["lr=0.1,1", "seed=interval(0,1)"], {}, "seed=interval(0,1): must be values"),
         (["lr=0.1,1", "seed=1"], {"seeds": 3}, "beside seed"),
         (["lr=0.1,1"], {"seeds": 0}, "whole number ≥ 1"),
@@ -192,6 +193,7 @@ def test_configurations_are_the_grid_or_drawn_without_repetition():
     assert len({tuple(params.values()) for params in drawn}) == 5
     assert halving.configurations(parsed, 7, 0)[:5] == drawn
     assert halving.configurations(parsed, 5, 1) != drawn
+    assert len(halving.configurations(space("bsz=int(interval(1,10000000))", "mo=0,0.5"), 20, 0)) == 20
     with pytest.raises(InputError, match=r"configurations=null: is needed"):
         halving.configurations(space("lr=interval(0,1)"), None, 0)
 
@@ -257,12 +259,7 @@ def test_halving_trains_as_much_as_it_says_and_the_readers_read_it(search, comma
     assert best.rungs[0] == (3, rows[2].valid_acc)
     listed = command("ls", "--out", tmp_path / "out", "--sweep", "mine", "--csv", module="sweeps")
     assert len(listed.stdout.splitlines()) == 10
-    assert command("collect", "--out", tmp_path / "out", module="sweeps").returncode == 0
-    page = command("report", "--out", tmp_path / "out", module="sweeps")
-    assert page.returncode == 0, page.stderr
-    text = (tmp_path / "out" / "report" / "index.html").read_text()
-    assert '<section id="searches"><h2>Searches</h2><h3>mine</h3>' in text
-    assert "halving, to maximize valid_acc: 9 finished of 9 trials, 45 epochs." in text
+    assert "halving, to maximize valid_acc: 9 finished of 9 trials, 45 epochs." in report._searches([kept])
     again = search(*HALVING, "epochs=9", "hydra.sweeper.name=mine", *GRID)
     assert "0 of them trained now" in again.stdout
     assert set(trained(tmp_path / "out").values()) == {1, 2}
@@ -395,7 +392,7 @@ def test_a_search_is_shown_as_text(tmp_path, method, metrics):
 
 def test_the_page_has_the_searches_of_its_runs_and_damage_is_a_problem(tmp_path):
     run = make_run(tmp_path, epochs=9).path.name
-    assert 'id="searches"' not in report.page(sweeps.load(tmp_path))
+    assert report._searches([]) == ""
     for name, of in (("mine", run), ("elsewhere", "relu-ce-16-0"), ("damaged", run)):
         (tmp_path / "sweeps" / name).mkdir(parents=True)
         replace(a_search(of, trials=3), name=name).write(tmp_path / "sweeps" / name)
@@ -468,9 +465,8 @@ def test_a_search_killed_again_and_again_is_the_unbroken_one(small, search, tmp_
     assert kills == 3
     assert "30 finished of 30 trials; 360 epochs of 60 runs" in done.stdout
     results = [found(tmp_path / out) for out in ("out", "reference")]
-    assert [(t.number, t.params, t.values) for t in results[0].trials] == [
-        (t.number, t.params, t.values) for t in results[1].trials
-    ]
+    drawn = [[(trial.params, trial.values) for trial in result.trials] for result in results]
+    assert drawn[0] == drawn[1]  # numbers may be passed over by a kill while one is drawn
     assert runs(tmp_path / "out").keys() == runs(tmp_path / "reference").keys()
     assert sum(count > 1 for count in trained(tmp_path / "out").values()) <= kills
     assert "0 of them trained now" in search(*words).stdout

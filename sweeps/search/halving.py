@@ -37,11 +37,10 @@ def configurations(space: Space, count: int | None, seed: int) -> list[Params]:
 
     The first of more are the same. Raises InputError if there is no grid, and no count.
     """
-    if space.is_discrete():
-        if count is None or count >= space.size():
-            return list(space.grid())
-    elif count is None:
+    if count is None and space.size is None:
         raise InputError("hydra.sweeper.configurations", "null", "is needed where the space is continuous")
+    if count is None or (space.size is not None and count >= space.size):
+        return list(space.grid())
     found: dict[tuple[object, ...], Params] = {}
     draw = 0
     while len(found) < count:

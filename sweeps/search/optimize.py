@@ -31,7 +31,7 @@ class Optimizer:
     Args:
         path: of the study's file, which is made if need be.
         sampler: one of ``SAMPLERS``.
-        seed: of the sampler; trial k draws from [seed, k], so that a continued search draws as an unbroken one.
+        seed: of the sampler; the k-th trial draws from [seed, k], so that a continued search draws as an unbroken one.
         startup: trials at random before TPE has a model.
 
     Raises:
@@ -53,7 +53,7 @@ class Optimizer:
         self._space, self._sampler, self._seed, self._startup = space, sampler, seed, startup
         check(sampler, objectives)
         self._grid = space.grid() if sampler == "grid" else iter(())
-        self._total = min(total, space.size()) if sampler == "grid" else total
+        self._total = min(total, space.size or total) if sampler == "grid" else total
         self._distributions = {axis.key: self._distribution(axis) for axis in space.axes}
         self._states = self._optuna.trial.TrialState
         with self._quiet(path):
@@ -114,7 +114,7 @@ class Optimizer:
                 trials = self._trials()
                 if not any(trial.state == self._states.WAITING for trial in trials) and not self._enqueue_next():
                     return None
-                self._study.sampler = self._new_sampler(len(trials))
+                self._study.sampler = self._new_sampler(len(self._begun()))
                 trial = self._study.ask(self._distributions)
                 request = Request(trial.number, dict(trial.params))
         self._open.add(request.number)

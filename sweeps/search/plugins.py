@@ -179,12 +179,15 @@ class OptunaSweeper(SearchSweeper):
         return str(self._options["sampler"])
 
     def _narrow(self, space: Space, epochs: int) -> Space:
+        if self._method == "grid":
+            for axis in space.axes:
+                axis.values()  # raises where there is no grid
         return space
 
     def _outline(self, space: Space, epochs: int) -> tuple[list[str], int]:
         total = self._options["trials"]
         if self._method == "grid":
-            total = min(total, space.size())
+            total = min(total, space.size or total)
         return [f"{total} trials by {self._method} over {', '.join(axis.key for axis in space.axes)}"], total
 
     def _strategy(self, space: Space, epochs: int, folder: Path) -> Optimizer:

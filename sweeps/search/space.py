@@ -41,10 +41,14 @@ class Choice:
     key: str
     texts: tuple[str, ...]
 
+    @property
+    def count(self) -> int:
+        return len(self.texts)
+
     def values(self) -> Sequence[Value]:
         return self.texts
 
-    def ends(self) -> Sequence[Value]:
+    def probes(self) -> Sequence[Value]:
         return self.texts
 
     def draw(self, rng: np.random.Generator) -> Value:
@@ -69,29 +73,35 @@ class Span:
     def whole(self) -> bool:
         return isinstance(self.low, int)
 
+    @property
+    def count(self) -> int | None:
+        """Values; None if it is continuous."""
+        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+
     def values(self) -> Sequence[Value]:
         """All of them.
 
         Raises:
             InputError: it is continuous, or too many.
         """
-        if self.step is None:
+        if self.count is None:
             raise InputError(self.key, self._shown(), "is continuous; a grid wants values, e.g. 0.1,0.01 or range(…)")
-        count = round((self.high - self.low) / self.step) + 1
-        if count > _MOST_VALUES:
+        if self.count > _MOST_VALUES:
             raise InputError(self.key, self._shown(), f"has more than {_MOST_VALUES:,} values")
-        if self.whole:
-            return [self.low + i * int(self.step) for i in range(count)]
-        low, step = Decimal(repr(self.low)), Decimal(repr(self.step))  # 0.1 + 2 × 0.1 is 0.3
-        return [float(low + i * step) for i in range(count)]
+        return [self._at(i) for i in range(self.count)]
 
-    def ends(self) -> Sequence[Value]:
+    def _at(self, i: int) -> Value:
+        step = self.step or 0
+        if self.whole:
+            return self.low + i * int(step)
+        return float(Decimal(repr(self.low)) + i * Decimal(repr(step)))  # 0.1 + 2 × 0.1 is 0.3
+
+    def probes(self) -> Sequence[Value]:
         return [self.low, self.high]
 
     def draw(self, rng: np.random.Generator) -> Value:
-        if self.step is not None and not self.log:
-            values = self.values()
-            return values[int(rng.integers(len(values)))]
+        if self.count is not None and not self.log:
+            return self._at(int(rng.integers(self.count)))
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         x = math.exp(rng.uniform(math.log(low), math.log(high))) if self.log else rng.uniform(low, high)
         x = min(max(x, self.low), self.high)
@@ -160,24 +170,23 @@ class Space:
 
     def probes(self) -> Iterator[Params]:
         """Points that show, one after the other, both ends of every span and every choice."""
-        first = {axis.key: axis.ends()[0] for axis in self.axes}
+        first = {axis.key: axis.probes()[0] for axis in self.axes}
         yield first
         for axis in self.axes:
-            for value in axis.ends()[1:]:
+            for value in axis.probes()[1:]:
                 yield {**first, axis.key: value}
 
-    def size(self) -> int:
-        """Points of the grid; raises InputError where an axis is continuous."""
-        return math.prod(len(axis.values()) for axis in self.axes)
+    @property
+    def size(self) -> int | None:
+        """Points of the grid; None if an axis is continuous."""
+        counts = [axis.count for axis in self.axes]
+        return None if None in counts else math.prod(count or 0 for count in counts)
 
     def grid(self) -> Iterator[Params]:
         """Every point, the last axis the fastest."""
         keys = [axis.key for axis in self.axes]
         for values in product(*(axis.values() for axis in self.axes)):
             yield dict(zip(keys, values, strict=True))
-
-    def is_discrete(self) -> bool:
-        return all(isinstance(axis, Choice) or axis.step is not None for axis in self.axes)
 
     def draw(self, rng: np.random.Generator) -> Params:
         return {axis.key: axis.draw(rng) for axis in self.axes}
@@ -240,6 +249,8 @@ def _axis(override: Override) -> Axis:
         ends = [value.start, value.end]
         if all(isinstance(end, int) for end in ends):
             step = 1
+        if ends[0] == ends[1]:
+            raise InputError(key, override.get_value_string(), "is one value alone")
     else:
         assert isinstance(value, RangeSweep)
         numbers: list[float] = sorted(value.range())
