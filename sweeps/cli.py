@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    from sweeps.read.record import printable
+    from mlp.reading import printable
 
     print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return status
@@ -227,16 +227,18 @@ def _ls(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from mlp.reading import find
     from sweeps.show import listing
 
-    listing.show(listing.find(args.out, args.name))
+    listing.show(find(args.out, args.name))
     return 0
 
 
 def _diff(args: argparse.Namespace) -> int:
+    from mlp.reading import find
     from sweeps.show import listing
 
-    listing.diff(*(listing.find(args.out, name) for name in args.names))
+    listing.diff(*(find(args.out, name) for name in args.names))
     return 0
 
 

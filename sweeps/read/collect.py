@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from mlp.reading import printable
 from mlp.runs import Epoch, write_atomic
 from mlp.schema import InputError, integer, suggest
 from sweeps.read import filters as words
-from sweeps.read.record import printable
 from sweeps.read.snapshot import refresh
 
 _METRICS = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "test_acc")

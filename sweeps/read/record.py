@@ -4,26 +4,18 @@ Record    a run as the collector keeps it
 read      run directory → Record
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import yaml
 
-from mlp.config import digest
+from mlp.reading import check_files, printable, read_identity
 from mlp.runs import DamagedRun, Epoch, RunDir
 from mlp.schema import Check, InputError, integer, list_of, number, text
-
-_LARGEST = 64 * 2**20  # bytes; a file that is no run's must not fill the memory
-_LARGEST_CONFIG = 2**16
-_DEEPEST_CONFIG = 8
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # The identity's fields that are columns under a name of their own; all others keep their dotted name.
 _COLUMNS: Mapping[str, tuple[str, Check]] = {
@@ -64,7 +56,7 @@ def read(run: RunDir, signature: str) -> Record:
     Raises:
         DamagedRun, OSError: it is not a run, or a damaged one.
     """
-    _check_files(run)
+    check_files(run.config, run.status, run.metrics, run.provenance)
     identity = read_identity(run)
     status = read_status(run)
     try:
@@ -76,59 +68,6 @@ def read(run: RunDir, signature: str) -> Record:
     matrix = np.array(metrics, float).reshape(-1, len(Epoch._fields))
     live = status["state"] == "running" or _says_running(run)
     return Record(run.path.name, signature, live, text, matrix.tobytes())
-
-
-def read_identity(run: RunDir) -> dict[str, Any]:
-    """config.yaml, when it is what the directory's name says.
-
-    Raises:
-        DamagedRun, OSError: it is missing, unreadable, or another run's.
-    """
-    name = run.config.name
-    try:
-        raw = run.config.read_bytes()
-    except FileNotFoundError:
-        raise DamagedRun(f"no {name}: not a run") from None
-    try:
-        if len(raw) > _LARGEST_CONFIG:
-            raise ValueError("too large")
-        _check_events(raw)
-        identity = yaml.load(raw, _LOADER)
-        if not isinstance(identity, dict):
-            raise ValueError("not a mapping")
-        prefix, _, code = run.path.name.rpartition("-")
-        of_this_name = prefix.startswith(f"{identity['activ']['name']}-{identity['loss']['name']}-")
-        if not of_this_name or digest(identity)[:10] != code:
-            raise DamagedRun(f"{name} does not match the directory's name")
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedRun(f"{name}: not a run's configuration ({reason})") from None
-    return identity
-
-
-def _check_events(raw: bytes) -> None:
-    """Refuse what would blow up the reader: aliases (they multiply) and deep nesting (libyaml's loader recurses)."""
-    depth = 0
-    for event in yaml.parse(raw, _LOADER):
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError("has aliases")
-        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-            depth += 1
-        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-            depth -= 1
-        if depth > _DEEPEST_CONFIG:
-            raise ValueError("too deep")
-
-
-def _check_files(run: RunDir) -> None:
-    """Neither a pipe, which would never end, nor larger than any run's."""
-    for path in (run.config, run.status, run.metrics, run.provenance):
-        with contextlib.suppress(FileNotFoundError):
-            info = path.stat()
-            if not stat.S_ISREG(info.st_mode):
-                raise DamagedRun(f"{path.name}: not a regular file")
-            if info.st_size > _LARGEST:
-                raise DamagedRun(f"{path.name}: too large ({info.st_size} bytes)")
 
 
 def _identity_columns(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,8 +152,3 @@ def _provenance_columns(run: RunDir) -> dict[str, Any]:
 def _brief(damage: DamagedRun, run: RunDir) -> DamagedRun:
     """Without the path, which stands before the colon already."""
     return DamagedRun(str(damage).removeprefix(f"{run.path}/"))
-
-
-def printable(value: str) -> str:
-    """The text on one line, control characters written out: what a run directory holds may be hostile."""
-    return value if value.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)

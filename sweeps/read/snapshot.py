@@ -21,9 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlp.reading import printable
 from mlp.runs import DamagedRun, Epoch, RunDir, write_atomic
 from mlp.schema import InputError
-from sweeps.read.record import printable, read, read_status
+from sweeps.read.record import read, read_status
 
 _VERSION = b"1"  # of the cache's contents: raise it when a row's meaning changes
 _BLANK = RunDir(Path())

@@ -19,10 +19,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mlp.reading import printable, read_identity
 from mlp.runs import DamagedRun, Epoch, RunDir, Status, run_dirs
-from mlp.schema import InputError, suggest
 from sweeps.read.filters import known
-from sweeps.read.record import flatten, printable, read_identity
+from sweeps.read.record import flatten
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
 _SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise
@@ -69,26 +69,6 @@ def print_aligned(lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> No
 
 
 # ------------------------------------------------------------------------------------------------------ show and diff
-
-
-def find(out: Path, name: str) -> RunDir:
-    """A run by its id, by the beginning of it or of its code (``1a2b``), or by its path.
-
-    Raises:
-        InputError: none, or more than one.
-    """
-    if "/" in name and Path(name).is_dir():
-        return RunDir(Path(name).resolve())
-    runs = {run.path.name: run for run in run_dirs(out)}
-    if name in runs:
-        return runs[name]
-    found = [key for key in runs if name and (key.startswith(name) or key.rpartition("-")[2].startswith(name))]
-    if not found:
-        raise InputError("run", printable(name), f"no such run in {out}{printable(suggest(name, runs))}")
-    if len(found) > 1:
-        some = ", ".join(map(printable, found[:8])) + (", …" if len(found) > 8 else "")
-        raise InputError("run", printable(name), f"{len(found)} runs begin so: {some}")
-    return runs[found[0]]
 
 
 def show(run: RunDir) -> None:
