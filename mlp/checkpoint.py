@@ -5,11 +5,13 @@ metrics are there too (they are tiny) so that metrics.csv can be cut back or reb
 """
 
 import io
+import itertools
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from mlp.formats import UNREADABLE, read_npy
 from mlp.network import Network
 from mlp.optim import Optimizer
 from mlp.runs import DamagedRun, Epoch, write_atomic
@@ -52,6 +54,29 @@ def load(path: Path, network: Network, optimizer: Optimizer) -> list[Epoch]:
     for name, target in targets.items():
         target[...] = arrays[name]
     return history
+
+
+def read_parameters(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """``{"W1": …, "b1": …, "W2": …}`` and the number of epochs that made them; nothing in the file is believed.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+        DamagedRun: it is damaged, or no network's.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            path.stat()
+            raise ValueError("not an .npz file, or cut short")
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            layers = next(i for i in itertools.count() if f"W{i + 1}.npy" not in names)
+            wanted = [f"{kind}{i}" for i in range(1, layers + 1) for kind in "Wb"]
+            arrays = {name: read_npy(archive, name, path.stat().st_size) for name in (*wanted, "history")}
+        return arrays, len(arrays.pop("history"))
+    except FileNotFoundError:
+        raise
+    except (*UNREADABLE, KeyError, TypeError) as error:
+        raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
 
 
 def parameters(network: Network) -> dict[str, np.ndarray]:

@@ -131,6 +131,21 @@ class RunConfig:
         return f"{self.activ.name}-{self.loss.name}-{widths}-{digest(self.identity)[:10]}"
 
 
+def network_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored identity says of a network, checked: ``model``, ``activ``, ``loss`` and ``dtype``.
+
+    Raises:
+        InputError: names the field.
+    """
+    checks: dict[str, Check] = {
+        "model": _check_model,
+        "activ": _check_choice,
+        "loss": _check_choice,
+        "dtype": _IDENTITY["dtype"],
+    }
+    return fields(checks, "", {key: identity[key] for key in checks if key in identity})
+
+
 def digest(identity: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON (sorted keys, shortest floats) of an identity, in hex."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

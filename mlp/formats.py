@@ -192,10 +192,10 @@ def read_npz(path: Path) -> Arrays:
             raise ValueError(
                 f"lacks {', '.join(missing)}; it must hold {', '.join(REQUIRED)}, and may hold {' and '.join(_VALID)}"
             )
-        return {key: _read_npy(archive, key, path.stat().st_size) for key in wanted}
+        return {key: read_npy(archive, key, path.stat().st_size) for key in wanted}
 
 
-def _read_npy(archive: zipfile.ZipFile, key: str, packed: int) -> NDArray[Any]:
+def read_npy(archive: zipfile.ZipFile, key: str, packed: int) -> NDArray[Any]:
     """One array of an archive of ``packed`` bytes; trusts no size before it fits the other sizes."""
     member = archive.getinfo(key + ".npy")
     with archive.open(member) as stream:

@@ -7,44 +7,20 @@ SIGINT / SIGTERM.
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp import data, progress
+from mlp.composition import CONF, plain
+from mlp.composition import compose as compose
 from mlp.config import RunConfig
 from mlp.runs import Result
 from mlp.schema import InputError, suggest
 from mlp.session import train
-
-_PACKAGE = Path(__file__).resolve().parent
-# In a wheel the configs are inside the package, in a checkout beside it.
-CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A composed configuration as the nested mapping that :class:`RunConfig` checks, without Hydra's own part."""
-    values: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True, throw_on_missing=True
-    )
-    assert isinstance(values, dict)
-    return values
-
-
-def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
-    """The checked configuration that the same words on the command line would give.
-
-    >>> compose("activ=gelu", "lr=0.1").activ.name
-    'gelu'
-    """
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(config_dir), version_base="1.3"):
-        return RunConfig.from_mapping(plain(hydra.compose("config", list(overrides))))
 
 
 def _run_id(*, _root_: DictConfig) -> str:
@@ -118,6 +94,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         error = error.__cause__ or error.__context__
 
+
+class _Callable(ModuleType):
+    """Importing this module puts it where ``from mlp import train`` finds the function; so it can be called as well."""
+
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     main()

@@ -111,7 +111,7 @@ class Ours:
 
     def build(self, weights: Weights, activ: str) -> None:
         from mlp.data import load
-        from mlp.train import compose
+        from mlp.composition import compose
         from mlp.trainer import Trainer
 
         hidden = ",".join(str(len(b)) for b in weights[1:-1:2])

@@ -12,11 +12,11 @@ import yaml
 from synthetic import history, make_run, make_runs
 
 import sweeps
+from mlp.composition import compose
 from mlp.config import digest
 from mlp.runs import Epoch, RunDir
 from mlp.schema import InputError
 from mlp.session import train
-from mlp.train import compose
 from sweeps.read import snapshot
 from sweeps.read.collect import write
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp.activations import ACTIVATIONS
+from mlp.composition import CONF, compose
 from mlp.config import RunConfig, digest
 from mlp.datasets import DATASETS
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.schema import InputError
-from mlp.train import CONF, compose
 
 GROUPS = {"activ": ACTIVATIONS, "loss": LOSSES, "optim": OPTIMIZERS, "data": DATASETS}
 

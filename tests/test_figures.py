@@ -12,8 +12,8 @@ from matplotlib.colors import to_rgb
 from synthetic import history, make_report, make_run
 
 import sweeps
+from mlp.composition import compose
 from mlp.schema import InputError
-from mlp.train import compose
 from sweeps.show import draw, explore, figures, style
 
 

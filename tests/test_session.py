@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mlp import checkpoint
+from mlp.composition import compose
 from mlp.runs import Epoch, RunDir
 from mlp.session import train
-from mlp.train import compose
 from mlp.trainer import Trainer
 
 TIMES = ("seconds", "eval_seconds")

@@ -6,7 +6,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from mlp.train import compose
+from mlp.composition import compose
 
 
 def test_one_run_on_real_mnist(command, tmp_path):
@@ -80,7 +80,7 @@ def test_words_complete_in_the_shell(command):
 
 def test_a_notebook_s_two_lines(small, tmp_path):
     """The function stays reachable by its short name, although a module bears it too."""
-    code = f"from mlp import train; from mlp.train import compose; print(train(compose(*{small!r})).last.epoch)"
+    code = f"from mlp import train; from mlp.composition import compose; print(train(compose(*{small!r})).last.epoch)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "4"
 

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
+from mlp.composition import compose
 from mlp.data import Dataset, Split, load
 from mlp.optim import OPTIMIZERS
 from mlp.team import Team
-from mlp.train import compose
 from mlp.trainer import Diverged, Trainer
 
 

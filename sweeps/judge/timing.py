@@ -19,10 +19,10 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from mlp import data, provenance
+from mlp.composition import compose
 from mlp.config import RunConfig
 from mlp.runs import now, write_atomic
 from mlp.schema import InputError, integer
-from mlp.train import compose
 from mlp.trainer import Trainer
 
 COMMAND = "python -m sweeps timing"

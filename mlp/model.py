@@ -1,0 +1,160 @@
+"""A trained network, loaded from its run directory to be used: ``load("relu-ce-360-b89f").predict(images)``."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mlp import checkpoint
+from mlp.activations import ACTIVATIONS, Floats
+from mlp.config import network_parts
+from mlp.data import Batches, Split
+from mlp.layers import Softmax
+from mlp.network import Network
+from mlp.reading import check_files, find, printable, read_identity
+from mlp.runs import DamagedRun, RunDir, State
+from mlp.schema import InputError
+
+_ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit
+_PIXELS = ("mnist", "fashion_mnist", "cifar10")  # datasets of uint8
+_FARTHEST = 128 / 255  # of a scaled pixel from 0
+
+
+@final
+class Model:
+    """A network with the parameters of a run's last checkpoint.
+
+    Attributes:
+        run: where it is from.
+        identity: everything that decided its parameters, as in config.yaml.
+        epoch: how many epochs trained them.
+        state: of the run when it was loaded, e.g. finished or interrupted.
+        classes: how many there are; a class is a label of the training data, 0 to classes − 1.
+        features: numbers in an image, e.g. 784.
+        parameters: ``W1`` (features, fan_out), ``b1`` (fan_out,), ``W2``, …, read-only.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        identity: Mapping[str, Any],
+        parameters: Mapping[str, NDArray[Any]],
+        *,
+        epoch: int,
+        state: State,
+    ) -> None:
+        """Raises InputError if the identity, DamagedRun if the parameters are not such a network's."""
+        parts = network_parts(identity)
+        activation, self._dtype = parts["activ"], np.dtype(parts["dtype"])
+        shapes = [array.shape for array in parameters.values()]
+        sizes = (*shapes[0][:1], *parts["model"]["hidden"], *shapes[-1][:1]) if shapes else ()
+        expected = [shape for a, b in pairwise(sizes) for shape in ((a, b), (b,))]
+        if shapes != expected or {array.dtype for array in parameters.values()} != {self._dtype}:
+            raise DamagedRun(f"{run.checkpoint}: not the network of {run.config.name}")
+        network = Network(sizes, lambda: ACTIVATIONS[activation.name].build(**activation.options), dtype=parts["dtype"])
+        for name, target in checkpoint.parameters(network).items():
+            target[...] = parameters[name]
+            target.flags.writeable = False
+        self.run, self.identity, self.epoch, self.state = run, identity, epoch, state
+        self.features, self.classes = sizes[0], sizes[-1]
+        self.parameters = checkpoint.parameters(network)
+        self._network = network
+
+    @property
+    def run_id(self) -> str:
+        return self.run.path.name
+
+    @property
+    def on_pixels(self) -> bool | None:
+        """Whether uint8 pixels trained it; None where config.yaml does not tell (data=npz)."""
+        return True if self.identity["data"]["name"] in _PIXELS else None
+
+    def logits(self, images: ArrayLike) -> Floats:
+        """The network's outputs, (n, classes), as training evaluates them.
+
+        Args:
+            images: (n, 784) or (n, 28, 28), for networks of other data (n, …) likewise. uint8 pixels are scaled as
+                in training, to (pixel − 128) / 255; floats are used as they are, so must be scaled like that already.
+
+        Raises:
+            InputError: the shape, the type or the range is not such images'.
+        """
+        return forward(self._network, self._flat(images), self._dtype)
+
+    def predict_proba(self, images: ArrayLike) -> Floats:
+        """Softmax of the logits, (n, classes): probabilities if the loss was cross entropy, else mere scores."""
+        return Softmax().forward(self.logits(images))
+
+    def predict(self, images: ArrayLike) -> NDArray[np.intp]:
+        """The class of the highest logit, (n,)."""
+        labels: NDArray[np.intp] = self.logits(images).argmax(axis=1)
+        return labels
+
+    def _flat(self, images: ArrayLike) -> NDArray[Any]:
+        """(n, features) uint8 or float."""
+        x = np.asarray(images)
+        if x.ndim < 2 or x.size != len(x) * self.features:
+            example = "(n, 784) or (n, 28, 28)" if self.features == 784 else f"(n, {self.features})"
+            raise InputError("images", f"an array of shape {x.shape}", f"must have the shape {example}")
+        if x.dtype != np.uint8 and x.dtype.kind != "f":
+            raise InputError("images", f"an array of {x.dtype}", "must be uint8 pixels, or floats that are scaled")
+        if x.dtype != np.uint8 and not np.isfinite(x).all():
+            raise InputError("images", "an array with NaN or infinity", "must hold finite numbers")
+        if self.on_pixels and x.dtype != np.uint8 and x.size and np.abs(x).max() > _FARTHEST + 1e-3:
+            raise InputError(
+                "images",
+                f"floats from {x.min():g} to {x.max():g}",
+                "must be uint8 pixels, or scaled as in training: (pixel − 128) / 255",
+            )
+        return x.reshape(len(x), self.features)
+
+    def __repr__(self) -> str:
+        sizes = "–".join(str(array.shape[0]) for name, array in self.parameters.items() if name[0] == "W")
+        return f"<Model {printable(self.run_id)}: {sizes}–{self.classes}, epoch {self.epoch}, {self.state}>"
+
+
+def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
+    """The network of a run, as of its last checkpoint; a run that is not finished is as good as its ``epoch`` says.
+
+    Args:
+        run: its id or the beginning of it, looked for in ``out``; or its directory.
+        out: the results tree.
+
+    Raises:
+        InputError: there is no such run, or it has no epoch behind it.
+        DamagedRun: a file cannot be read, or is not what it should be.
+    """
+    if not isinstance(run, RunDir):
+        path = Path(run).absolute()
+        run = RunDir(path.resolve()) if isinstance(run, Path) and path.is_dir() else find(Path(out), str(run))
+    name = printable(run.path.name)
+    try:
+        check_files(run.config, run.status)
+        check_files(run.checkpoint, largest=2**36)
+        identity, status = read_identity(run), run.read_status()
+        if status is None:
+            raise DamagedRun(f"no {run.status.name}: not a run, or one that never began")
+        parameters, epoch = checkpoint.read_parameters(run.checkpoint)
+        return Model(run, identity, parameters, epoch=epoch, state=status.state)
+    except FileNotFoundError:
+        raise InputError("run", name, "has no checkpoint: not one epoch is complete") from None
+    except InputError as error:
+        raise DamagedRun(f"{name}: {run.config.name}: {printable(str(error))}") from None
+    except DamagedRun as damage:
+        text = printable(str(damage).removeprefix(f"{run.path}/"))
+        raise DamagedRun(f"{name}: {text}") from None
+
+
+def forward(network: Network, images: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
+    """Logits (n, classes) of images (n, features), uint8 or float, block by block as the trainer evaluates."""
+    count = len(images)
+    batches = Batches(Split(images, np.zeros(count, np.intp), np.arange(count)), min(_ROWS, max(count, 1)), dtype)
+    logits = np.empty((count, len(network.linears[-1].bias)), dtype)
+    for start in range(0, count, _ROWS):
+        rows = np.arange(start, min(start + _ROWS, count))
+        x, _ = batches.take(rows)
+        logits[rows[0] : rows[-1] + 1] = network.forward(x)
+    return logits
