@@ -18,7 +18,7 @@ from mlp.reading import check_files, find, printable, read_identity
 from mlp.runs import DamagedRun, RunDir, State
 from mlp.schema import InputError
 
-_ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit
+ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit
 _PIXELS = ("mnist", "fashion_mnist", "cifar10")  # datasets of uint8
 _FARTHEST = 128 / 255  # of a scaled pixel from 0
 
@@ -151,10 +151,10 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
 def forward(network: Network, images: NDArray[Any], dtype: np.dtype[Any]) -> Floats:
     """Logits (n, classes) of images (n, features), uint8 or float, block by block as the trainer evaluates."""
     count = len(images)
-    batches = Batches(Split(images, np.zeros(count, np.intp), np.arange(count)), min(_ROWS, max(count, 1)), dtype)
+    batches = Batches(Split(images, np.zeros(count, np.intp), np.arange(count)), min(ROWS, max(count, 1)), dtype)
     logits = np.empty((count, len(network.linears[-1].bias)), dtype)
-    for start in range(0, count, _ROWS):
-        rows = np.arange(start, min(start + _ROWS, count))
+    for start in range(0, count, ROWS):
+        rows = np.arange(start, min(start + ROWS, count))
         x, _ = batches.take(rows)
         logits[rows[0] : rows[-1] + 1] = network.forward(x)
     return logits
