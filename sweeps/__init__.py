@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sweeps.read.collect import Collection as Collection
     from sweeps.read.collect import load as load
+    from sweeps.run.sweep import sweep as sweep
 
 _EXPORTS = {
     "Collection": "sweeps.read.collect",
     "load": "sweeps.read.collect",
+    "sweep": "sweeps.run.sweep",
 }
 
 __all__ = list(_EXPORTS)

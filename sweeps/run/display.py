@@ -40,7 +40,7 @@ class Display:
         expected: int = 0,
         shared: frozenset[str] | None = None,
     ) -> None:
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._console = Console(file=sys.stdout, force_jupyter=False, highlight=False, soft_wrap=True)
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         )
@@ -177,7 +177,7 @@ def _metrics(outcome: Outcome) -> str:
 def summary(items: Iterable[Ended]) -> None:
     """Best runs first (validation accuracy at the last epoch); what did not finish is never left out."""
     items = list(items)
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=sys.stdout, force_jupyter=False, highlight=False)
     if not console.is_terminal:
         console.width = 160
     good = [item for item in items if item.outcome.state == "finished"]

@@ -7,6 +7,7 @@ nothing else. The run directories hold all the state that matters; losing this p
 import contextlib
 import queue
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -206,7 +207,8 @@ class Sweep:
             self._signals.append(signum)
             self._events.put(None)  # wake up
 
-        previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be noted
+        previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM) if main}
         try:
             yield
         finally:

@@ -4,6 +4,7 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,17 @@ _POLICY = {
 }
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What came of a sweep."""
+
+    ended: list[Ended]
+    manifest: Manifest | None
+    """None if nothing was to be run."""
+    status: int
+    """0 all finished (or diverged), 1 any failed, 128 + n on signal n."""
+
+
 class LaunchingSweeper(Sweeper):
     """A sweeper with the launcher that the user chose."""
 
@@ -50,7 +62,19 @@ class GridSweeper(LaunchingSweeper):
         self._where, self._name, self._dry_run = where, name, dry_run
 
     def sweep(self, arguments: list[str]) -> None:
-        """Plan, show the plan, run what is left, summarise; exits with 1 if a run failed, 128 + n on signal n."""
+        """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n."""
+        status = self.run(arguments, command()).status
+        if status:
+            print(f"to continue: {shlex.join(command())}")
+            sys.exit(status)
+
+    def run(self, arguments: list[str], command: list[str]) -> "Swept":
+        """Plan, show the plan, run what is left, summarise.
+
+        Args:
+            arguments: the overrides, with their values to sweep over.
+            command: what does the same again, for the manifest.
+        """
         assert self.hydra_context is not None
         assert self.config is not None
         loader = self.hydra_context.config_loader
@@ -62,7 +86,7 @@ class GridSweeper(LaunchingSweeper):
         )
         if not points:
             print("nothing to run: no point fulfils the conditions")
-            return
+            return Swept([], None, 0)
         ended, left = split(points)
         manifest = Manifest(points[0].config.out, self._name or self._default_name(arguments, points))
         slots = getattr(self.launcher, "slots", 1)
@@ -70,16 +94,14 @@ class GridSweeper(LaunchingSweeper):
         if self._dry_run:
             for point in points:
                 print(plan_line(point, ended))
-            return
-        manifest.add(points, command())
+            return Swept(ended, None, 0)
+        manifest.add(points, command)
         status = 0
         if left:
             ended, status = self._run(left, manifest, ended)
         display.summary(ended)
         print(closing(ended, manifest))
-        if status:
-            print(f"to continue: {shlex.join(command())}")
-            sys.exit(status)
+        return Swept(ended, manifest, status)
 
     def _run(self, left: list[Point], manifest: Manifest, ended: list[Ended]) -> tuple[list[Ended], int]:
         if isinstance(self.launcher, SweepLauncher):

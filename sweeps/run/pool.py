@@ -4,12 +4,17 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -34,6 +39,31 @@ def workers_for(workers: int | None, threads: int) -> int:
     return int(asked or max(1, cores() // threads))
 
 
+class _Process(SpawnProcess):
+    """A worker that does not import the main program, of which it needs nothing.
+
+    So a sweep can be started from a script without ``if __name__ == "__main__"``, from a notebook or from stdin, and a
+    worker of ``python -m mlp.train`` starts without Hydra.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802
+        with _alone:
+            main = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                return SpawnProcess._Popen(process_obj)
+            finally:
+                sys.modules["__main__"] = main
+
+
+class _Spawn(SpawnContext):
+    Process = _Process
+
+
+_alone = threading.Lock()
+
+
 class Pool:
     """``workers`` processes; one that dies is replaced."""
 
@@ -45,8 +75,7 @@ class Pool:
 
     def _new_pool(self) -> ProcessPool:
         # "spawn": a forked copy of a process with BLAS and display threads may hang.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPool(max_workers=self._workers, initializer=_begin, initargs=(os.getpid(),), context=context)
+        pool = ProcessPool(max_workers=self._workers, initializer=_begin, initargs=(os.getpid(),), context=_Spawn())
         # The terminal's Ctrl-C is this process's to handle. Workers inherit the mask of the threads that start them, so
         # that not even one that is just starting sees it.
         resource_tracker.ensure_running()  # it would lift the mask again
