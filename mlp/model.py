@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlp import checkpoint
 from mlp.activations import ACTIVATIONS, Floats
-from mlp.config import network_parts
+from mlp.config import Choice, network_parts
 from mlp.data import Batches, Split
 from mlp.layers import Softmax
 from mlp.network import Network
@@ -54,13 +54,12 @@ class Model:
         expected = [shape for a, b in pairwise(sizes) for shape in ((a, b), (b,))]
         if shapes != expected or {array.dtype for array in parameters.values()} != {self._dtype}:
             raise DamagedRun(f"{run.checkpoint}: not the network of {run.config.name}")
-        network = Network(sizes, lambda: ACTIVATIONS[activation.name].build(**activation.options), dtype=parts["dtype"])
-        for name, target in checkpoint.parameters(network).items():
-            target[...] = parameters[name]
-            target.flags.writeable = False
+        network = network_of(parameters, activation, parts["dtype"])
         self.run, self.identity, self.epoch, self.state = run, identity, epoch, state
         self.features, self.classes = sizes[0], sizes[-1]
         self.parameters = checkpoint.parameters(network)
+        for array in self.parameters.values():
+            array.flags.writeable = False
         self._network = network
 
     @property
@@ -146,6 +145,16 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
     except DamagedRun as damage:
         text = printable(str(damage).removeprefix(f"{run.path}/"))
         raise DamagedRun(f"{name}: {text}") from None
+
+
+def network_of(parameters: Mapping[str, NDArray[Any]], activ: Choice, dtype: str) -> Network:
+    """A network of its own with these parameters: ``W1`` (fan_in, fan_out), ``b1`` (fan_out,), ``W2``, …"""
+    weights = [array for array in parameters.values() if array.ndim == 2]
+    sizes = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
+    network = Network(sizes, lambda: ACTIVATIONS[activ.name].build(**activ.options), dtype=dtype)
+    for name, target in checkpoint.parameters(network).items():
+        target[...] = parameters[name]
+    return network
 
 
 def forward(network: Network, images: NDArray[Any], dtype: np.dtype[Any]) -> Floats:

@@ -94,6 +94,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
     sub = command("diff", _diff, "two runs: where they differ, and their metrics", filters=False)
     sub.add_argument("names", nargs=2, metavar="RUN")
+    sub = command("mistakes", _mistakes, "draw what a trained network gets wrong, in DIR/evaluations", filters=False)
+    sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
+    sub.add_argument("words", metavar="data=NAME data.KEY=VALUE", nargs="*", help="other data than the run's own")
     sub = command("watch", _watch, "the running runs, live, until Ctrl-C", filters=False)
     sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
     sub.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between looks (1)")
@@ -240,6 +243,18 @@ def _diff(args: argparse.Namespace) -> int:
 
     listing.diff(*(find(args.out, name) for name in args.names))
     return 0
+
+
+def _mistakes(args: argparse.Namespace) -> int:
+    from mlp import evaluate, load
+    from sweeps.show import mistakes
+
+    model = load(args.name, args.out)
+    choice, dataset = evaluate.choose_data(model, args.words)
+    result = evaluate.evaluate(model, dataset)
+    stem = evaluate.folder(model, args.out) / evaluate.stem(choice, dataset)
+    title = f"{model.run_id}, epoch {model.epoch}, {choice.name}"
+    return _written(mistakes.write(result, dataset.test, choice.name, title, stem))
 
 
 def _watch(args: argparse.Namespace) -> int:

@@ -3,15 +3,18 @@
 import csv
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlp import data, load, train
 from mlp.composition import compose
+from mlp.data import Split
 from mlp.evaluate import Evaluation, choose_data, evaluate
 from mlp.runs import RunDir
 from mlp.schema import InputError
+from sweeps.show.mistakes import mistakes
 
 
 def test_the_run_s_own_test_set_gives_the_last_row_exactly(command, real):
@@ -127,3 +130,32 @@ def test_more_classes_than_the_network_has(small, small_npz, tmp_path):
     np.savez(tmp_path / "more.npz", **arrays)
     with pytest.raises(InputError, match="8 classes: must have 3 at most"):
         evaluate(model, choose_data(model, [f"data.path={tmp_path / 'more.npz'}"])[1])
+
+
+def test_mistakes_are_drawn(command, real, small):
+    out, run_id = real
+    done = command("mistakes", run_id, "--out", out, module="sweeps")
+    assert (done.returncode, done.stderr) == (0, "")
+    files = [Path(line) for line in done.stdout.splitlines()]
+    assert [file.name for file in files] == [
+        f"mnist-{name}.{kind}" for name in ("confusion", "mistakes") for kind in ("png", "svg", "pdf")
+    ]
+    assert all(file.parent == out / "evaluations" / run_id and file.stat().st_size > 1000 for file in files)
+    run = train(compose(*small)).path
+    done = command("mistakes", str(run), f"data.path={compose(*small).data.options['path']}", module="sweeps")
+    assert [Path(line).name[10:] for line in done.stdout.splitlines()] == [
+        f"-confusion.{kind}" for kind in ("png", "svg", "pdf")
+    ]
+    assert command("mistakes", "none", module="sweeps").returncode == 2
+
+
+def test_the_surest_mistakes_come_first():
+    labels = np.array([0, 1, 1, 0, 1])
+    logits = np.array([[0, 1], [9, 0], [0, 5], [1, 3], [2, 2.5]], float)  # wrong: 0, 1, 3; surest: 1, 3, 0
+    pixels = np.arange(5, dtype=np.uint8)[:, None].repeat(4, axis=1)
+    test = Split(pixels, labels, np.arange(5))
+    figure = mistakes(Evaluation(labels, logits, 0.0), test, "t", lambda x: x.reshape(2, 2))
+    assert [int(axes.images[0].get_array()[0, 0]) for axes in figure.axes] == [1, 3, 0]
+    assert [axes.get_title().split("\n")[0] for axes in figure.axes] == ["1, not 0", "0, not 1", "0, not 1"]
+    perfect = Evaluation(labels, np.eye(2)[labels], 0.0)
+    assert mistakes(perfect, test, "t", lambda x: x).axes == []
