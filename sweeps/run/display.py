@@ -40,7 +40,7 @@ class Display:
         expected: int = 0,
         shared: frozenset[str] | None = None,
     ) -> None:
-        self._console = Console(file=sys.stdout, force_jupyter=False, highlight=False, soft_wrap=True)
+        self._console = _console(soft_wrap=True)
         self._live = (
             Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
         )
@@ -151,6 +151,12 @@ class Display:
         return estimate.parallel_seconds([work * elapsed * busy / done for work in left], self._slots)
 
 
+def _console(*, soft_wrap: bool = False) -> Console:
+    """On stdout. A notebook's says that it is a terminal, but would keep every state of a live picture."""
+    terminal = None if sys.stdout is sys.__stdout__ else False
+    return Console(file=sys.stdout, force_terminal=terminal, force_jupyter=False, highlight=False, soft_wrap=soft_wrap)
+
+
 def common(points: Iterable[Point]) -> frozenset[str]:
     """The overrides that all points share, and that tell none apart."""
     sets = [frozenset(point.overrides) for point in points]
@@ -177,7 +183,7 @@ def _metrics(outcome: Outcome) -> str:
 def summary(items: Iterable[Ended]) -> None:
     """Best runs first (validation accuracy at the last epoch); what did not finish is never left out."""
     items = list(items)
-    console = Console(file=sys.stdout, force_jupyter=False, highlight=False)
+    console = _console()
     if not console.is_terminal:
         console.width = 160
     good = [item for item in items if item.outcome.state == "finished"]
