@@ -129,7 +129,11 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
         keys = ("activ", "loss", "optim", "lr", "wd", "mo", "bsz", "epochs", "dtype")
-        words = [f"model.hidden={list(self.hidden)}", *(f"{key}={getattr(self, key)}" for key in keys), f"seed={seed}"]
+        words = [
+            f"model.hidden=[{','.join(map(str, self.hidden))}]",
+            *(f"{key}={getattr(self, key)}" for key in keys),
+            f"seed={seed}",
+        ]
         return _compose(*words, *self.words)
 
 

@@ -71,6 +71,7 @@ def test_parameters_are_checked_as_on_the_command_line(classifier):
     assert classifier(activ="gelu", epochs=1, words=("activ.approximate=none",)).fit(x, y).config_.activ.options == {
         "approximate": "none"
     }
+    assert classifier(np.array([3, 2]), lr=np.float64(0.5), epochs=1).fit(x, y).config_.hidden == (3, 2)
     different = [classifier(epochs=1, random_state=None).fit(x, y).parameters_["W1"] for _ in range(2)]
     assert (different[0] != different[1]).any()
 
