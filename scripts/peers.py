@@ -110,8 +110,8 @@ class Ours:
         self._team = Team(threads)
 
     def build(self, weights: Weights, activ: str) -> None:
-        from mlp.data import load
         from mlp.composition import compose
+        from mlp.data import load
         from mlp.trainer import Trainer
 
         hidden = ",".join(str(len(b)) for b in weights[1:-1:2])

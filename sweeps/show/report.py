@@ -17,13 +17,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mlp.reading import printable
 from mlp.runs import write_atomic
 from mlp.schema import InputError
 from sweeps.judge import claims
 from sweeps.judge.verdicts import Claim
 from sweeps.read import summary
 from sweeps.read.collect import Collection
-from sweeps.read.record import printable
 from sweeps.search.record import Search, Trial, read_all
 from sweeps.show import searches, style
 from sweeps.show.draw import render, varying
