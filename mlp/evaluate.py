@@ -18,6 +18,7 @@ from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from mlp import command, data
 from mlp.activations import Floats
@@ -91,7 +92,8 @@ def evaluate(model: Model, dataset: Dataset) -> Evaluation:
     if dataset.classes > model.classes:
         raise InputError("data", f"{dataset.classes} classes", f"must have {model.classes} at most, as the network has")
     test = dataset.test
-    logits = model.logits(test.x[test.rows])
+    with threadpool_limits(1, user_api="blas"):  # as in training: products rounded alike
+        logits = model.logits(test.x[test.rows])
     chosen = model.identity["loss"]
     loss = LOSSES[chosen["name"]].build(**{key: value for key, value in chosen.items() if key != "name"})
     total = 0.0
