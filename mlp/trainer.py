@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, Split
-from mlp.losses import LOSSES
+from mlp.losses import LOSSES, Labels
 from mlp.network import Network
 from mlp.optim import OPTIMIZERS, Optimizer
 from mlp.runs import Epoch
@@ -86,21 +86,25 @@ class Trainer:
         loss, correct = 0.0, 0
         for start in range(0, len(split), rows):
             x, labels = batches.take(np.arange(start, min(start + rows, len(split))))
-            logits = self.network.forward(x)
-            loss += self._loss.forward(logits, labels)
-            correct += int(np.count_nonzero(logits.argmax(axis=1) == labels))
+            block_loss, block_correct = self._measure(x, labels)
+            loss += block_loss
+            correct += block_correct
         return loss / len(split), 100 * correct / len(split)
 
     def step(self, index: NDArray[np.intp]) -> tuple[float, int]:
         """One update on the training images at ``index``; their summed loss and how many were right, before it."""
         x, labels = self._batches.take(index)
-        logits = self.network.forward(x)
-        loss = self._loss.forward(logits, labels)
-        correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))
+        loss, correct = self._measure(x, labels)
         self.network.backward(self._loss.backward(self.optimizer.gradient_scale / len(labels)))
         self.optimizer.advance()
         self._team.elementwise(self.optimizer.update, len(self.network.theta))
         return loss, correct
+
+    def _measure(self, x: NDArray[Any], labels: Labels) -> tuple[float, int]:
+        """Summed loss, and how many are right."""
+        logits = self.network.forward(x)
+        correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
+        return self._loss.forward(logits, labels), correct
 
     def _pass(self, number: int, after_batch: Callable[[], None]) -> tuple[float, float]:
         """One epoch's steps; running means of loss and accuracy, each batch measured before its update."""

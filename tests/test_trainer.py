@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mlp.composition import compose
-from mlp.data import Dataset, Split, load
+from mlp.data import Batches, Dataset, Split, load
+from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.team import Team
 from mlp.trainer import Diverged, Trainer
@@ -37,6 +38,18 @@ def test_float32_and_float64_start_from_the_same_draws(small):
     a, b = trainer(*small), trainer(*small, "dtype=float64")
     np.testing.assert_array_equal(a.network.theta, b.network.theta.astype(np.float32))
     assert b.epoch(1).test_loss == pytest.approx(a.epoch(1).test_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_learns_and_its_accuracy_is_that_of_the_logits(small, loss):
+    t = trainer(*small, f"loss={loss}", "lr=0.05")
+    rows = [t.epoch(k) for k in (1, 2, 3)]
+    split = load(*dataset(small)).test
+    x, labels = Batches(split, len(split), np.float32).take(np.arange(len(split)))
+    right = np.count_nonzero(t.network.forward(x).argmax(axis=1) == labels)
+    assert rows[-1].test_acc == 100 * right / len(split)
+    assert rows[-1].test_acc > 80
+    assert rows[-1].train_acc > rows[0].train_acc > 40
 
 
 def test_every_image_is_seen_once_an_epoch_and_a_short_last_batch_counts_by_its_size(small):
