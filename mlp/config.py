@@ -16,7 +16,8 @@ from mlp.activations import ACTIVATIONS
 from mlp.datasets import DATASETS, source
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
-from mlp.schema import Check, Entry, fields, integer, list_of, number, one_of, optional, text
+from mlp.schema import Check, Entry, fields, flag, integer, list_of, number, one_of, optional, text
+from mlp.trackers import TRACKERS, require
 
 _WIDTHS = list_of(integer(ge=1, le=100_000), allowed="must be a list of 1 to 100 layer widths", at_most=100)
 
@@ -25,6 +26,7 @@ _REGISTRIES: dict[str, Mapping[str, Entry[Any]]] = {
     "loss": LOSSES,
     "optim": OPTIMIZERS,
     "data": DATASETS,
+    "tracker": TRACKERS,
 }
 
 # What decides the trajectory or what is recorded of it: part of the run's identity.
@@ -38,12 +40,13 @@ _IDENTITY: dict[str, Check] = {
     "eval_train": one_of("running", "full"),
 }
 
-# How far to go and where to write: not part of it.
+# How far to go, where to write and what to watch: not part of it, and neither is the tracker.
 _CIRCUMSTANCES: dict[str, Check] = {
     "epochs": integer(ge=1),
     "out": text(),
     "checkpoint_every": integer(ge=1),
     "threads": optional(integer(ge=1)),
+    "stats": flag(),
 }
 
 
@@ -79,6 +82,8 @@ class RunConfig:
     out: Path
     checkpoint_every: int
     threads: int | None
+    stats: bool
+    tracker: Choice
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -93,6 +98,7 @@ class RunConfig:
         plain = fields(checks, "", values)
         model = plain.pop("model")
         plain["out"] = Path(plain["out"])
+        require(plain["tracker"].name)
         return cls(hidden=tuple(model["hidden"]), init_std=model["init_std"], **plain)
 
     @cached_property
@@ -144,6 +150,19 @@ def network_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": _IDENTITY["dtype"],
     }
     return fields(checks, "", {key: identity[key] for key in checks if key in identity})
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optim": {"lr": 0.1}}`` as ``{"optim.lr": 0.1}``; the data's checksums become one short word."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "checksums":
+            flat[f"{prefix}{key}"] = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
+        elif isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def digest(identity: Mapping[str, Any]) -> str:

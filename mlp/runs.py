@@ -3,6 +3,7 @@
     <out>/runs/<run_id>/
         config.yaml        the identity, resolved
         metrics.csv        one row per epoch, columns of :class:`Epoch`
+        stats.csv          with stats=true: one row per epoch and layer, columns of :class:`LayerStats`
         status.json        :class:`Status`
         provenance.json    what trained it: one entry for each session
         checkpoint.npz     parameters, optimizer state, epoch, metrics so far
@@ -20,7 +21,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,24 @@ class Epoch(NamedTuple):
     eval_seconds: float
 
 
+class LayerStats(NamedTuple):
+    """One row of stats.csv: a layer after an epoch, layers counted from 1 and epoch 0 being the initial weights.
+
+    Gradients are of the loss alone, without weight decay. rms is the root of the mean square over all entries. The
+    output layer has no activation, and NaN in the last four columns.
+    """
+
+    epoch: int
+    layer: int
+    weight_rms: float  # of W
+    grad_rms: float  # of ∂L/∂W, L the mean loss of the probe's images
+    delta_rms: float  # of ∂l/∂z, l the loss of one image and z the layer's output before its activation
+    slope: float  # mean of |a'(z)| over units and images
+    saturated: float  # share of units × images with |a'(z)| < mlp.probe.SATURATED; for ReLU, of activations at 0
+    dead: float  # share of units for which that is so on every image
+    spread: float  # rms over units of a(z)'s standard deviation over the images: what tells images apart
+
+
 @dataclass(frozen=True)
 class Status:
     """status.json: how a run stands, by the account of the process that last trained it."""
@@ -79,6 +98,7 @@ class Result:
     error: str | None = None
     reused: bool = False  # nothing had to be trained
     signal: int | None = field(default=None, compare=False)  # the one that interrupted it
+    warning: str | None = None  # of its tracker
 
     @property
     def last(self) -> Epoch | None:
@@ -97,6 +117,7 @@ class RunDir:
         self.path = path
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
+        self.stats = path / "stats.csv"
         self.status = path / "status.json"
         self.provenance = path / "provenance.json"
         self.checkpoint = path / "checkpoint.npz"
@@ -164,6 +185,31 @@ class RunDir:
             raise DamagedRun(f"{self.metrics}: epochs are not 1, 2, 3, …")
         return rows
 
+    def read_stats(self) -> list[LayerStats]:
+        """The complete rows of stats.csv in order; epochs that were trained without stats are missing.
+
+        Raises:
+            DamagedRun: the file is not a table of layers 1, 2, … of ascending epochs.
+        """
+        try:
+            text = self.stats.read_bytes().decode()
+            header, *lines = text[: text.rfind("\n") + 1].splitlines() or [",".join(LayerStats._fields)]
+            if tuple(header.split(",")) != LayerStats._fields:
+                raise ValueError("unknown columns")
+            rows = [_parse_stats(line) for line in lines]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedRun(f"{self.stats}: not a table of layers ({error})") from None
+        layers = max((row.layer for row in rows), default=1)
+        rows = rows[: len(rows) // layers * layers]  # an epoch's rows are written at once, but a kill may tear them
+        epochs = [row.epoch for row in rows[::layers]]
+        if epochs != sorted(set(epochs)) or rows != [
+            row._replace(epoch=epochs[i // layers], layer=1 + i % layers) for i, row in enumerate(rows)
+        ]:
+            raise DamagedRun(f"{self.stats}: layers are not 1, 2, … of ascending epochs")
+        return rows
+
     def result(self, epochs: int) -> Result | None:
         """What there is to say without training, or None if there is more to do."""
         status = self.read_status()
@@ -197,9 +243,15 @@ class RunDir:
 
     def append_metrics(self, row: Epoch) -> None:
         """Add one whole row, on disk when this returns."""
-        with open(self.metrics, "ab", buffering=0) as file:
-            file.write(_csv([row]))
-            os.fsync(file.fileno())
+        _append(self.metrics, [row])
+
+    def write_stats(self, rows: list[LayerStats]) -> None:
+        """Replace the whole table."""
+        write_atomic(self.stats, _csv([LayerStats._fields, *rows]))
+
+    def append_stats(self, rows: list[LayerStats]) -> None:
+        """Add an epoch's rows, on disk when this returns."""
+        _append(self.stats, rows)
 
     def add_provenance(self, session: dict[str, Any]) -> None:
         """Append a session to provenance.json; an unreadable file is begun anew."""
@@ -270,7 +322,18 @@ def parse_epoch(line: str) -> Epoch:
     return Epoch(int(epoch), *map(float, values))
 
 
-def _csv(rows: list[Any]) -> bytes:
+def _parse_stats(line: str) -> LayerStats:
+    epoch, layer, *values = line.split(",")
+    return LayerStats(int(epoch), int(layer), *map(float, values))
+
+
+def _append(path: Path, rows: Sequence[Any]) -> None:
+    with open(path, "ab", buffering=0) as file:
+        file.write(_csv(rows))
+        os.fsync(file.fileno())
+
+
+def _csv(rows: Sequence[Any]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue().encode()

@@ -78,6 +78,17 @@ def integer(*, ge: int, le: int | None = None) -> Check:
     return check
 
 
+def flag() -> Check:
+    """true or false."""
+
+    def check(field: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise InputError(field, value, "must be true or false")
+        return value
+
+    return check
+
+
 def one_of(*choices: str) -> Check:
     """One of the given words; the error suggests the nearest."""
 

@@ -12,11 +12,13 @@ from filelock import Timeout
 from threadpoolctl import threadpool_limits
 
 from mlp import checkpoint, provenance
-from mlp.config import RunConfig
+from mlp.config import RunConfig, flatten
 from mlp.data import Dataset, load
+from mlp.probe import Probe
 from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now
 from mlp.schema import InputError
 from mlp.team import Team, cores
+from mlp.trackers import Tracking, Untracked, tracking
 from mlp.trainer import Diverged, Trainer
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ def train(
     if not isinstance(config, RunConfig):
         config = RunConfig.from_mapping(config)
     run = RunDir.of(config.out, config.run_id)
-    finished = _finished(run, config.epochs)
+    finished = _finished(run, config)
     if finished is not None:
         return finished
     dataset = load(config.data.name, config.data.options)
@@ -55,7 +57,7 @@ def train(
         with _Stop() as stop:  # from here on: a directory that is begun is left as a run
             run.path.mkdir(parents=True, exist_ok=True)
             with _log_to(run), _locked(run, wait, stop):
-                finished = _finished(run, config.epochs)  # by whoever held the lock before
+                finished = _finished(run, config)  # by whoever held the lock before
                 if finished is not None:
                     return finished
                 with (
@@ -119,6 +121,8 @@ class _Session:
         self._threads = team.threads
         self._started = now()
         self._history: list[Epoch] = []
+        self._probe = Probe(config, dataset) if config.stats else None
+        self._tracking: Tracking | Untracked = Untracked()
 
     def run(self, on_epoch: Callable[[Epoch], None] | None) -> Result:
         try:
@@ -132,6 +136,8 @@ class _Session:
             log.error("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self._write_status("failed", f"{type(error).__name__}: {error}")
+            if isinstance(error, Exception):  # after a second Ctrl-C nobody waits
+                self._tracking.end("failed")
             raise
         return self._end("finished")
 
@@ -146,22 +152,45 @@ class _Session:
         self._run.clear_temporaries()
         self._run.write_config(self._config.identity)
         self._run.write_metrics(self._history)
+        if self._probe:
+            self._resume_stats(self._probe)
         session = {"started": self._started, "from_epoch": len(self._history), "threads": self._threads}
         session |= provenance.collect()
         self._run.add_provenance(session)
         self._write_status("running")
         log.info("training from epoch %d to %d", len(self._history) + 1, self._config.epochs)
+        config = self._config
+        self._tracking = tracking(config.tracker.name, config.out, config.tracker.options)
+        self._tracking.begin(config.run_id, flatten(config.identity), self._history)
+
+    def _resume_stats(self, probe: Probe) -> None:
+        """stats.csv is cut back like metrics.csv, and has the weights from which training goes on."""
+        done = len(self._history)
+        try:
+            rows = [row for row in self._run.read_stats() if row.epoch <= done]
+        except DamagedRun as damage:
+            log.warning("%s; beginning it anew", damage)
+            rows = []
+        if not rows or rows[-1].epoch < done:
+            rows += probe.measure(self._trainer.network.theta, done)
+        self._run.write_stats(rows)
+        missing = done + 1 - len({row.epoch for row in rows})
+        if missing:
+            log.warning("stats.csv lacks %d of the epochs up to %d: they were trained without stats", missing, done)
 
     def _train(self, on_epoch: Callable[[Epoch], None] | None) -> None:
         last = self._config.epochs
         for number in range(len(self._history) + 1, last + 1):
             row = self._trainer.epoch(number, self._stop.check)
+            if self._probe:  # first, so that a finished run has its stats
+                self._run.append_stats(self._probe.measure(self._trainer.network.theta, number))
             self._history.append(row)
             self._run.append_metrics(row)
             if number % self._config.checkpoint_every == 0 or number == last:
                 self._save_checkpoint()
             if number < last:
                 self._write_status("running")
+            self._tracking.epoch(row)
             if on_epoch:
                 on_epoch(row)
 
@@ -177,12 +206,24 @@ class _Session:
     def _end(self, state: State, error: str | None = None, *, signum: int | None = None) -> Result:
         self._write_status(state, error)
         log.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
-        return Result(self._run.path.name, self._run.path, state, tuple(self._history), error, signal=signum)
+        self._tracking.end(state)
+        return Result(
+            self._run.path.name,
+            self._run.path,
+            state,
+            tuple(self._history),
+            error,
+            signal=signum,
+            warning=self._tracking.error,
+        )
 
 
-def _finished(run: RunDir, epochs: int) -> Result | None:
+def _finished(run: RunDir, config: RunConfig) -> Result | None:
     try:
-        return run.result(epochs)
+        result = run.result(config.epochs)
+        if result and config.stats and not run.stats.exists():
+            log.warning("finished, and not trained again: it gets no stats.csv; with another out=DIR it would")
+        return result
     except DamagedRun as damage:
         log.warning("%s; going on from the checkpoint", damage)
         return None

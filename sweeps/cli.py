@@ -85,6 +85,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub = command("timing", _timing, "time the nets alone on this machine, for the claims about time", filters=False)
     sub.add_argument("--rounds", type=int, default=10, metavar="N", help="(10)")
     command("report", _report, "everything on one page, DIR/report/index.html")
+    sub = command("export", _export, "tell a tracker of runs that exist already; again, and it hears only what is new")
+    sub.add_argument("--to", required=True, choices=("mlflow", "tensorboard"))
+    sub.add_argument("--uri", metavar="URI", help="MLflow's server or database (MLFLOW_TRACKING_URI, or DIR/mlflow.db)")
+    sub.add_argument("--experiment", default="mlp-sweeps", metavar="NAME", help="MLflow's (mlp-sweeps)")
+    sub.add_argument("--dir", metavar="LOGS", help="TensorBoard's (DIR/tensorboard)")
     sub = command("ls", _ls, "list runs")
     sub.add_argument("--sort", metavar="COLUMN", help="e.g. test_acc; -test_acc for the highest first")
     sub.add_argument("--columns", type=_words, metavar="COLUMNS")
@@ -215,6 +220,18 @@ def _report(args: argparse.Namespace) -> int:
     from sweeps.show import report
 
     return _written([report.write(_load(args), args.out)])
+
+
+def _export(args: argparse.Namespace) -> int:
+    from sweeps.show import export
+
+    options = {"dir": args.dir} if args.to == "tensorboard" else {"uri": args.uri, "experiment": args.experiment}
+    try:
+        told = export.export(_load(args), args.to, say=lambda line: print(f"note: {line}", file=sys.stderr), **options)
+    except export.ExportError as error:
+        return _fail(str(error), 1)
+    print(f"{told} runs exported to {args.to}")
+    return 0
 
 
 def _ls(args: argparse.Namespace) -> int:

@@ -51,6 +51,8 @@ _BASE = {
     "out": "outputs",
     "checkpoint_every": 1,
     "threads": 1,
+    "stats": False,
+    "tracker": {"name": "none"},
 }
 
 

@@ -62,6 +62,8 @@ def test_every_entry_composes(group, name):
         ("data.holdout=-1", "data.holdout=-1: must be a whole number ≥ 0"),
         ("out=''", "out=: must be a text"),
         ("threads=0", "threads=0: must be a whole number ≥ 1"),
+        ("stats=1", "stats=1: must be true or false"),
+        ("tracker.name=mflow", "tracker=mflow: must be one of none, mlflow, tensorboard, wandb (did you mean mlflow?)"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(override, message):
@@ -73,6 +75,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(override, message):
 def test_the_identity_leaves_out_what_changes_no_trajectory():
     base = compose()
     same = [compose("epochs=3"), compose("out=/elsewhere"), compose("threads=1"), compose("checkpoint_every=5")]
+    same += [compose("stats=true")]
     assert {config.run_id for config in same} == {base.run_id}
     assert compose("data.holdout_seed=7").run_id == base.run_id  # nothing is held out
 

@@ -5,7 +5,6 @@ read      run directory → Record
 """
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlp.config import flatten
 from mlp.reading import check_files, printable, read_identity
 from mlp.runs import DamagedRun, Epoch, RunDir
 from mlp.schema import Check, InputError, integer, list_of, number, text
@@ -82,19 +82,6 @@ def _identity_columns(identity: Mapping[str, Any]) -> dict[str, Any]:
         raise DamagedRun(f"config.yaml: {error}") from None
     columns["model"], columns["layers"] = "x".join(map(str, hidden or ())), len(hidden or ())
     return {printable(key): _scalar(value) for key, value in (flat | columns).items()}
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"optim": {"lr": 0.1}}`` as ``{"optim.lr": 0.1}``; the data's checksums become one short word."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if key == "checksums":
-            flat[f"{prefix}{key}"] = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
-        elif isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _scalar(value: Any) -> Any:

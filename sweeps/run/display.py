@@ -54,6 +54,7 @@ class Display:
         self._states: Counter[str] = Counter(reused=reused)
         self._ended: set[str] = set()
         self._again = 0  # points that went on where an earlier one of the same run had ended
+        self._warnings = 0
         self._epochs = {point.run_id: self._begun[point.run_id] for point in points}  # as last seen
         self._start = time.monotonic()
 
@@ -65,6 +66,8 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+        if self._warnings > 1:
+            self.note(f"the tracker failed {self._warnings} runs; their train.log has the reasons")
 
     def add(self, point: Point, expected: int) -> None:
         """One more from a source, and how many may follow; perhaps a run that ended here before, and goes on."""
@@ -87,6 +90,10 @@ class Display:
         self._ended.add(point.run_id)
         self._epochs[point.run_id] = max(outcome.epoch, self._begun[point.run_id])
         self._states["reused" if outcome.reused else outcome.state] += 1
+        if outcome.warning:
+            self._warnings += 1
+            if self._warnings == 1:  # what one run's tracker suffers, the next one's will
+                self.note(f"{point.run_id}: {outcome.warning}")
         if self._live and outcome.state == "finished":
             return
         count = f"[{self._again + len(self._ended)}/{self._again + len(self._points) + self._expected}]"

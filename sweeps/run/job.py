@@ -42,11 +42,14 @@ class Outcome:
     error: str | None = None
     reused: bool = False
     seconds: float = 0.0
+    warning: str | None = None
 
     @classmethod
     def of(cls, result: Result, seconds: float = 0.0) -> "Outcome":
         history = result.history
-        return cls(result.state, len(history), result.last, result.best, result.error, result.reused, seconds)
+        return cls(
+            result.state, len(history), result.last, result.best, result.error, result.reused, seconds, result.warning
+        )
 
 
 def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:

@@ -31,7 +31,7 @@ class Point:
     """One run of a sweep: what was asked for, and the frozen configuration that came of it."""
 
     overrides: tuple[str, ...]
-    values: Mapping[str, Any]  # as RunConfig.from_mapping takes them; out and data.path absolute
+    values: Mapping[str, Any]  # as RunConfig.from_mapping takes them; out and other paths absolute
     config: RunConfig
 
     @property
@@ -184,6 +184,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _plain(task: DictConfig) -> dict[str, Any]:
     values: Any = OmegaConf.to_container(task, resolve=True)
     values["out"] = os.path.abspath(values["out"])
-    if values["data"].get("path") is not None:
-        values["data"]["path"] = os.path.abspath(values["data"]["path"])
+    for group, option in (("data", "path"), ("tracker", "dir")):
+        if values[group].get(option) is not None:
+            values[group][option] = os.path.abspath(values[group][option])
     return dict(values)

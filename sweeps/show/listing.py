@@ -19,10 +19,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mlp.config import flatten
 from mlp.reading import printable, read_identity
 from mlp.runs import DamagedRun, Epoch, RunDir, Status, run_dirs
 from sweeps.read.filters import known
-from sweeps.read.record import flatten
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
 _SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise
