@@ -71,7 +71,7 @@ def read_identity(run: RunDir) -> dict[str, Any]:
     try:
         if len(raw) > _LARGEST_CONFIG:
             raise ValueError("too large")
-        _check_events(raw)
+        check_events(raw)
         identity = yaml.load(raw, _LOADER)
         if not isinstance(identity, dict):
             raise ValueError("not a mapping")
@@ -85,7 +85,7 @@ def read_identity(run: RunDir) -> dict[str, Any]:
     return identity
 
 
-def _check_events(raw: bytes) -> None:
+def check_events(raw: bytes) -> None:
     """Refuse what would blow up the reader: aliases (they multiply) and deep nesting (libyaml's loader recurses)."""
     depth = 0
     for event in yaml.parse(raw, _LOADER):

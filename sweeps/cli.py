@@ -79,6 +79,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--x", required=True, metavar="KEY")
     sub.add_argument("--y", required=True, metavar="KEY")
     sub.add_argument("--value", default="best_valid_acc", metavar="METRIC", help="(best_valid_acc)")
+    command("gradients", _gradients, "gradient flow and saturation of runs with stats, in DIR/figures")
+    sub = command("weights", _weights, "a run's first layer as images, in DIR/figures", filters=False)
+    sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
+    sub.add_argument("--units", type=int, default=100, metavar="N", help="the N strongest (100)")
+    sub = command("landscape", _landscape, "the loss from initial to trained weights, in DIR/figures", filters=False)
+    sub.add_argument("names", nargs="+", metavar="RUN")
     sub = command("claims", _claims, "the report's conclusions, checked, in DIR/claims.md and .json")
     sub.add_argument("--only", type=_words, metavar="NAMES")
     sub.add_argument("--brief", action="store_true", help="a line for each")
@@ -194,6 +200,29 @@ def _heatmap(args: argparse.Namespace) -> int:
     stem = _figure_stem(args.out, f"heatmap-{args.value}-{args.x}-{args.y}")
     figures.save(figure, stem)
     return _written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
+
+
+def _gradients(args: argparse.Namespace) -> int:
+    from sweeps.show import draw, inside
+
+    return _written(draw.save(inside.gradients(_load(args)), _figure_stem(args.out, "gradients")))
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from sweeps.read.inside import restore
+    from sweeps.show import draw, inside, listing
+
+    run = listing.find(args.out, args.name)
+    figure = inside.weights(restore(run), units=args.units)
+    return _written(draw.save(figure, _figure_stem(args.out, f"weights-{run.path.name}")))
+
+
+def _landscape(args: argparse.Namespace) -> int:
+    from sweeps.read.inside import restore
+    from sweeps.show import draw, inside, listing
+
+    figure = inside.landscape([restore(listing.find(args.out, name)) for name in args.names])
+    return _written(draw.save(figure, _figure_stem(args.out, "landscape")))
 
 
 def _claims(args: argparse.Namespace) -> int:

@@ -131,14 +131,11 @@ def test_a_finished_run_is_not_trained_again_for_them(small, command):
     )
 
 
+HEADER = ",".join(LayerStats._fields)
+
+
 @pytest.mark.parametrize(
-    "content",
-    [
-        "a,b\n1,2\n",
-        f"{','.join(LayerStats._fields)}\n1,1,x\n",
-        "\0\n",
-        f"{','.join(LayerStats._fields)}\n3,1{',1' * 7}\n2,1{',1' * 7}\n",
-    ],
+    "content", ["a,b\n1,2\n", "\0\n", f"{HEADER}\n1,1,x\n", f"{HEADER}\n3,1{',1' * 7}\n2,1{',1' * 7}\n"]
 )
 def test_a_damaged_table_is_found_out_and_begun_anew(small, content, caplog):
     run = RunDir(train(compose(*small, "epochs=2", "stats=true")).path)
