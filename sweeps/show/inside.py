@@ -47,7 +47,7 @@ def gradients(collection: Collection) -> Figure:
     if runs.empty:
         raise InputError("stats", "none", "no run has any; they are made by training with stats=true")
     keys = varying(runs)
-    cells = [([*key], cell) for key, cell in runs.groupby(keys, dropna=False, sort=False)] if keys else [([], runs)]
+    cells = [([*key], cell) for key, cell in runs.groupby(keys, dropna=False)] if keys else [([], runs)]
     if len(cells) > MOST_COLUMNS:
         allowed = f"at most {MOST_COLUMNS} fit; choose some by {', '.join(keys)}"
         raise InputError("filters", f"{len(cells)} configurations", allowed)
