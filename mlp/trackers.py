@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -171,11 +172,9 @@ class TensorBoard:
             self._write(summary_v2.hparams_pb(plain, run_id, self._clock()), 0, self._clock())
         for row, when in zip(history, times, strict=True):
             self._row(row, when)
-        self._flush()
 
     def epoch(self, row: Epoch) -> None:
         self._row(row, self._clock())
-        self._flush()
 
     def end(self, state: State) -> None:
         from tensorboard.plugins.text.metadata import create_summary_metadata
@@ -196,14 +195,20 @@ class TensorBoard:
             self._write(self._summary(value=values), row.epoch, when)
 
     def _write(self, summary: Any, step: int, when: float) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        if self._writer is None:  # a session without news leaves no file
+            self._writer = self._open()
+            self._writer.write(self._event(wall_time=when, file_version="brain.Event:2").SerializeToString())
+        self._writer.write(self._event(wall_time=when, step=step, summary=summary).SerializeToString())
+        self._writer.flush()
 
-        self._writer = self._writer or EventFileWriter(str(self._folder))  # a session without news leaves no file
-        self._writer.add_event(self._event(wall_time=when, step=step, summary=summary))
+    def _open(self) -> Any:
+        """A new event file, written record by record; TensorBoard's own writer loses its errors in a thread."""
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-    def _flush(self) -> None:
-        if self._writer:
-            self._writer.flush()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        now = time.time_ns()
+        name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{os.getpid()}.{now}"
+        return RecordWriter(open(self._folder / name, "xb"))
 
 
 class WandB:

@@ -5,6 +5,7 @@ import importlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from synthetic import make_run
 from test_session import arrays, measured, start
 
 from mlp import trackers
@@ -377,6 +379,24 @@ def test_tensorboard_reads_the_run_and_what_continues_it_even_after_kill_9(small
 
 
 @pytest.mark.heavy
+def test_a_file_that_can_grow_no_more_is_one_warning(command, small, tmp_path):
+    """The system refuses to write beyond 20 kB, which only the event file reaches."""
+    pytest.importorskip("tensorboard")
+    words = [*small, "epochs=120"]
+    alone = train(compose(*words, f"out={tmp_path / 'alone'}"))
+    limited = subprocess.run(
+        [sys.executable, "-m", "mlp.train", *words, "tracker=tensorboard"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert limited.returncode == 0, limited.stderr
+    (warning,) = limited.stderr.splitlines()
+    assert warning == "WARNING: tracker tensorboard: OSError: [Errno 27] File too large; the run goes on without it"
+    run = tmp_path / "out" / "runs" / alone.run_id
+    assert (measured(run), arrays(run)) == (measured(alone.path), arrays(alone.path))
+
+
+@pytest.mark.heavy
 def test_tensorboard_reads_the_configuration(small, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -406,6 +426,17 @@ def test_export_to_tensorboard_and_again(small, tmp_path):
         series, states = events(logs / result.run_id)
         assert set(states) == {"finished"}
         assert_recorded(result.path, series)
+
+
+@pytest.mark.heavy
+def test_export_leaves_out_what_is_being_trained(tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    run = make_run(tmp_path, state="running")
+    with run.lock():
+        assert main(["export", "--to", "tensorboard", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "0 runs exported to tensorboard\n"
+    assert printed.err == f"note: {run.path.name} is being trained; export it when it has ended\n"
 
 
 @contextlib.contextmanager
@@ -443,6 +474,13 @@ def wandb_history(file):
         content = content[7 + length :]
 
 
+def assert_in_wandb(file, run):
+    rows = [{item.nested_key[0]: json.loads(item.value_json) for item in history} for history in wandb_history(file)]
+    for row, expected in zip(rows, RunDir(run).read_metrics(), strict=True):
+        assert row["_step"] == expected.epoch
+        assert {name: row[name] for name in METRICS} == dict(zip(METRICS, expected[1:], strict=True))
+
+
 @pytest.mark.heavy
 def test_wandb_offline_leaves_its_directory_and_calls_nobody(command, small, tmp_path):
     pytest.importorskip("wandb")
@@ -459,10 +497,11 @@ def test_wandb_offline_leaves_its_directory_and_calls_nobody(command, small, tmp
     run_id = compose(*small).run_id
     (folder,) = (tmp_path / "out" / "wandb").glob(f"offline-run-*-{run_id}")
     (file,) = folder.glob("*.wandb")
-    rows = [{item.nested_key[0]: json.loads(item.value_json) for item in history} for history in wandb_history(file)]
-    for row, expected in zip(rows, RunDir(tmp_path / "out" / "runs" / run_id).read_metrics(), strict=True):
-        assert row["_step"] == expected.epoch
-        assert {name: row[name] for name in METRICS} == dict(zip(METRICS, expected[1:], strict=True))
+    assert_in_wandb(file, tmp_path / "out" / "runs" / run_id)
+    again = command(*small, "tracker=wandb", "epochs=6", **env)  # continues the run, and has it whole
+    assert (again.returncode, again.stderr) == (0, "")
+    (newer,) = set((tmp_path / "out" / "wandb").glob(f"offline-run-*-{run_id}/*.wandb")) - {file}
+    assert_in_wandb(newer, tmp_path / "out" / "runs" / run_id)
 
 
 @pytest.mark.heavy
