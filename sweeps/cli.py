@@ -209,19 +209,21 @@ def _gradients(args: argparse.Namespace) -> int:
 
 
 def _weights(args: argparse.Namespace) -> int:
+    from mlp.reading import find
     from sweeps.read.inside import restore
-    from sweeps.show import draw, inside, listing
+    from sweeps.show import draw, inside
 
-    run = listing.find(args.out, args.name)
+    run = find(args.out, args.name)
     figure = inside.weights(restore(run), units=args.units)
     return _written(draw.save(figure, _figure_stem(args.out, f"weights-{run.path.name}")))
 
 
 def _landscape(args: argparse.Namespace) -> int:
+    from mlp.reading import find
     from sweeps.read.inside import restore
-    from sweeps.show import draw, inside, listing
+    from sweeps.show import draw, inside
 
-    figure = inside.landscape([restore(listing.find(args.out, name)) for name in args.names])
+    figure = inside.landscape([restore(find(args.out, name)) for name in args.names])
     return _written(draw.save(figure, _figure_stem(args.out, "landscape")))
 
 
