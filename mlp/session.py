@@ -46,9 +46,10 @@ def train(
     if not isinstance(config, RunConfig):
         config = RunConfig.from_mapping(config)
     run = RunDir.of(config.out, config.run_id)
-    finished = _finished(run, config.epochs)
-    if finished is not None:
-        return finished
+    with contextlib.suppress(DamagedRun):  # which is told once it can go into the run's log
+        finished = run.result(config.epochs)
+        if finished is not None:
+            return finished
     dataset = load(config.data.name, config.data.options)
     try:
         with _Stop() as stop:  # from here on: a directory that is begun is left as a run
@@ -124,7 +125,7 @@ class _Session:
         except Diverged as why:
             return self._end("diverged", str(why))
         except BaseException as error:
-            log.error("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())
+            log.info("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())  # the caller says it
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self._write_status("failed", f"{type(error).__name__}: {error}")
             raise
@@ -132,12 +133,9 @@ class _Session:
 
     def _resume(self) -> None:
         """Go on from the checkpoint, with metrics.csv cut back to it; without one, begin."""
-        try:
-            self._history = checkpoint.load(self._run.checkpoint, self._trainer.network, self._trainer.optimizer)
-        except FileNotFoundError:
-            pass
-        except DamagedRun as damage:
-            log.warning("%s; beginning anew", damage)
+        if self._run.status.exists():  # it must not vouch for files that are about to be replaced
+            self._write_status("running")
+        self._history = checkpoint.restore(self._run, self._trainer.network, self._trainer.optimizer)
         self._run.clear_temporaries()
         self._run.write_config(self._config.identity)
         self._run.write_metrics(self._history)
@@ -150,8 +148,8 @@ class _Session:
         last = self._config.epochs
         for number in range(len(self._history) + 1, last + 1):
             row = self._trainer.epoch(number, self._stop.check)
-            self._history.append(row)
             self._run.append_metrics(row)
+            self._history.append(row)
             if number % self._config.checkpoint_every == 0 or number == last:
                 self._save_checkpoint()
             if number < last:
@@ -160,7 +158,7 @@ class _Session:
                 on_epoch(row)
 
     def _save_checkpoint(self) -> None:
-        checkpoint.save(self._run.checkpoint, self._trainer.network, self._trainer.optimizer, self._history)
+        checkpoint.save(self._run, self._trainer.network, self._trainer.optimizer, self._history)
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         epoch = len(self._history)

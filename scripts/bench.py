@@ -143,7 +143,7 @@ def plan(rounds: int) -> None:
         for seed in range(1, 10_000):
             target = model.with_name(replace(base, seed=seed).run_id)
             target.mkdir()
-            for name in ("status.json", "metrics.csv"):
+            for name in ("status.json", "metrics.csv", "config.yaml", "provenance.json"):
                 (target / name).write_bytes((model / name).read_bytes())
         for _ in range(rounds):
             start = time.perf_counter()

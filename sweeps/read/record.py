@@ -4,11 +4,9 @@ Record    a run as the collector keeps it
 read      run directory → Record
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +15,10 @@ import numpy as np
 import yaml
 
 from mlp.config import digest
-from mlp.runs import DamagedRun, Epoch, RunDir
+from mlp.runs import DamagedRun, Epoch, RunDir, read_file
 from mlp.schema import Check, InputError, integer, list_of, number, text
 
-_LARGEST = 64 * 2**20  # bytes; a file that is no run's must not fill the memory
-_LARGEST_CONFIG = 2**16
+_LARGEST_CONFIG = 2**16  # bytes
 _DEEPEST_CONFIG = 8
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -64,11 +61,10 @@ def read(run: RunDir, signature: str) -> Record:
     Raises:
         DamagedRun, OSError: it is not a run, or a damaged one.
     """
-    _check_files(run)
     identity = read_identity(run)
     status = read_status(run)
     try:
-        metrics = run.read_metrics()
+        _, metrics = run.read()
     except DamagedRun as damage:
         raise _brief(damage, run) from None
     row = {"run": run.path.name, **_identity_columns(identity), **status, **_provenance_columns(run)}
@@ -86,12 +82,12 @@ def read_identity(run: RunDir) -> dict[str, Any]:
     """
     name = run.config.name
     try:
-        raw = run.config.read_bytes()
+        raw = read_file(run.config, _LARGEST_CONFIG)
     except FileNotFoundError:
         raise DamagedRun(f"no {name}: not a run") from None
+    except DamagedRun as damage:
+        raise _brief(damage, run) from None
     try:
-        if len(raw) > _LARGEST_CONFIG:
-            raise ValueError("too large")
         _check_events(raw)
         identity = yaml.load(raw, _LOADER)
         if not isinstance(identity, dict):
@@ -118,17 +114,6 @@ def _check_events(raw: bytes) -> None:
             depth -= 1
         if depth > _DEEPEST_CONFIG:
             raise ValueError("too deep")
-
-
-def _check_files(run: RunDir) -> None:
-    """Neither a pipe, which would never end, nor larger than any run's."""
-    for path in (run.config, run.status, run.metrics, run.provenance):
-        with contextlib.suppress(FileNotFoundError):
-            info = path.stat()
-            if not stat.S_ISREG(info.st_mode):
-                raise DamagedRun(f"{path.name}: not a regular file")
-            if info.st_size > _LARGEST:
-                raise DamagedRun(f"{path.name}: too large ({info.st_size} bytes)")
 
 
 def _identity_columns(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,13 +169,13 @@ def read_status(run: RunDir) -> dict[str, Any]:
 
 
 def _says_running(run: RunDir) -> bool:
-    return b'"running"' in run.status.read_bytes()
+    return b'"running"' in read_file(run.status)
 
 
 def _provenance_columns(run: RunDir) -> dict[str, Any]:
     """Of the session that trained last; None for what is not recorded."""
     try:
-        session = json.loads(run.provenance.read_bytes())["sessions"][-1]
+        session = json.loads(read_file(run.provenance))["sessions"][-1]
         commit, packages, blas = session.get("git_commit"), session.get("packages"), session.get("blas")
         columns = {
             "git_commit": f"{commit}-dirty" if commit and session.get("git_dirty") else commit,
@@ -206,6 +191,8 @@ def _provenance_columns(run: RunDir) -> dict[str, Any]:
         }
     except FileNotFoundError:
         return {}
+    except DamagedRun as damage:
+        raise _brief(damage, run) from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DamagedRun(f"{run.provenance.name}: cannot be read ({type(error).__name__})") from None
 

@@ -2,19 +2,20 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mlp import provenance
 from mlp.config import RunConfig
-from mlp.runs import Epoch, Result, RunDir, State, parse_epoch, to_yaml, write_atomic
+from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, parse_epoch, to_yaml, write_atomic
 from mlp.schema import InputError
 from mlp.session import Busy, Interrupted, train
 
@@ -42,6 +43,7 @@ class Outcome:
     error: str | None = None
     reused: bool = False
     seconds: float = 0.0
+    damage: tuple[str, ...] = ()  # what was found damaged of the run, a line each
 
     @classmethod
     def of(cls, result: Result, seconds: float = 0.0) -> "Outcome":
@@ -56,6 +58,7 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
         unwanted: asked after each epoch, like the stop file: nobody waits for this job any more.
     """
     start = time.monotonic()
+    damage = _Damage()
 
     def watch(row: Epoch) -> None:
         if Path(job.stop_file).exists() or unwanted():
@@ -67,14 +70,36 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
         config = RunConfig.from_mapping(job.values)
         if Path(job.stop_file).exists():
             return Outcome("interrupted", error="before it began")
-        result = train(config, on_epoch=watch, wait=job.wait)
+        with damage.noted():
+            result = train(config, on_epoch=watch, wait=job.wait)
     except Busy:
         return Outcome("busy")
     except Exception as error:
-        return Outcome("failed", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - start)
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome("failed", error=reason, seconds=time.monotonic() - start, damage=tuple(damage.lines))
     if not result.reused:
         _record(result.path, job)
-    return Outcome.of(result, time.monotonic() - start)
+    return replace(Outcome.of(result, time.monotonic() - start), damage=tuple(damage.lines))
+
+
+class _Damage(logging.Handler):
+    """Catches what the package's log says of damaged files; a worker's terminal may be far away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, tuple) and any(isinstance(arg, DamagedRun) for arg in record.args):
+            self.lines.append(record.getMessage())
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        logging.getLogger("mlp").addHandler(self)
+        try:
+            yield
+        finally:
+            logging.getLogger("mlp").removeHandler(self)
 
 
 def _record(path: Path, job: Job) -> None:
