@@ -149,16 +149,16 @@ class _Session:
         for number in range(len(self._history) + 1, last + 1):
             row = self._trainer.epoch(number, self._stop.check)
             self._run.append_metrics(row)
-            self._history.append(row)
             if number % self._config.checkpoint_every == 0 or number == last:
-                self._save_checkpoint()
+                self._save_checkpoint([*self._history, row])
+            self._history.append(row)  # now it is complete
             if number < last:
                 self._write_status("running")
             if on_epoch:
                 on_epoch(row)
 
-    def _save_checkpoint(self) -> None:
-        checkpoint.save(self._run, self._trainer.network, self._trainer.optimizer, self._history)
+    def _save_checkpoint(self, history: list[Epoch]) -> None:
+        checkpoint.save(self._run, self._trainer.network, self._trainer.optimizer, history)
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         epoch = len(self._history)
@@ -180,11 +180,16 @@ def _finished(run: RunDir, epochs: int) -> Result | None:
         return None
 
 
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A full disk, say: it ends the run, which says so, and needs no traceback from the log."""
+
+
 @contextlib.contextmanager
 def _log_to(run: RunDir) -> Iterator[None]:
     """Whatever this package logs goes to the run's own train.log as well."""
     package = logging.getLogger("mlp")
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler = _RunLog(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = package.level
     package.addHandler(handler)
@@ -194,7 +199,8 @@ def _log_to(run: RunDir) -> Iterator[None]:
     finally:
         package.setLevel(level)
         package.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 @contextlib.contextmanager
