@@ -36,6 +36,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 from filelock import FileLock, Timeout
 
+from mlp.schema import InputError
+
 State = Literal["running", "finished", "failed", "diverged", "interrupted"]
 
 LARGEST = 64 * 2**20
@@ -121,6 +123,25 @@ class RunDir:
     @classmethod
     def of(cls, out: Path, run_id: str) -> "RunDir":
         return cls(out / "runs" / run_id)
+
+    def make(self) -> None:
+        """Make the directory, unless it is there, and see to it that nothing in it leads us elsewhere.
+
+        Raises:
+            InputError: it, or a file that is opened for writing as it is, is a link or no file.
+        """
+        folder(self.path.parent.parent, "runs", self.path.name)
+        self.refuse_links()
+
+    def refuse_links(self) -> None:
+        """For what is written in place; files that are replaced whole replace a link as well."""
+        hydra = self.path / ".hydra"
+        in_place = (hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
+        for path in (self.path.parent, self.path, hydra, self.log, self._lock, *in_place):
+            if path.is_symlink():
+                raise _link(path)
+        if self.log.exists() and not self.log.is_file():
+            raise InputError("out", str(self.log), "must be a file")
 
     # -- who works on it -------------------------------------------------------------------------------------------
 
@@ -384,8 +405,32 @@ def _keep(path: Path, keep: Path) -> None:
             os.replace(path, keep)
 
 
+def folder(out: Path, *names: str) -> Path:
+    """``out``/names…, made if need be. A tree that a stranger packed must not have us write elsewhere.
+
+    Raises:
+        InputError: one of the names is a symbolic link.
+    """
+    for name in names:
+        out = out / name
+        if out.is_symlink():
+            raise _link(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _link(path: Path) -> InputError:
+    return InputError("out", str(path), "is a symbolic link inside of the results tree, and is not followed")
+
+
 def run_dirs(out: Path) -> Iterator[RunDir]:
-    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge."""
+    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge.
+
+    Raises:
+        InputError: ``out``/runs is a symbolic link.
+    """
+    if (out / "runs").is_symlink():
+        raise _link(out / "runs")
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):

@@ -53,7 +53,7 @@ def train(
     dataset = load(config.data.name, config.data.options)
     try:
         with _Stop() as stop:  # from here on: a directory that is begun is left as a run
-            run.path.mkdir(parents=True, exist_ok=True)
+            run.make()
             with _log_to(run), _locked(run, wait, stop):
                 finished = _finished(run, config.epochs)  # by whoever held the lock before
                 if finished is not None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from mlp import provenance
 from mlp.config import RunConfig
-from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, parse_epoch, to_yaml, write_atomic
+from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, folder, parse_epoch, to_yaml, write_atomic
 from mlp.schema import InputError
 from mlp.session import Busy, Interrupted, train
 
@@ -104,11 +104,10 @@ class _Damage(logging.Handler):
 
 def _record(path: Path, job: Job) -> None:
     """What Hydra writes beside a job's results, for those who look there."""
-    folder = path / ".hydra"
-    folder.mkdir(exist_ok=True)
+    hydra = folder(path, ".hydra")
     overrides = "".join(f"- {json.dumps(text)}\n" for text in job.overrides)
-    write_atomic(folder / "overrides.yaml", overrides.encode(), durable=False)
-    write_atomic(folder / "config.yaml", to_yaml(job.values), durable=False)
+    write_atomic(hydra / "overrides.yaml", overrides.encode(), durable=False)
+    write_atomic(hydra / "config.yaml", to_yaml(job.values), durable=False)
 
 
 def execute_elsewhere(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
@@ -137,7 +136,7 @@ def token_file(out: Path) -> Iterator[tuple[Path, str]]:
     token = uuid.uuid4().hex
     path = out / "sweeps" / f".seen-{token}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder(out, "sweeps")
         write_atomic(path, token.encode())
     except OSError as error:
         raise InputError("out", str(out), f"cannot be written ({error.strerror}: {error.filename})") from error
