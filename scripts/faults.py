@@ -192,6 +192,11 @@ def _struck(lab: Lab, tries: int, strike: Callable[["subprocess.Popen[str]"], No
     return trials
 
 
+def _kill_all(process: "subprocess.Popen[Any]") -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
         return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -216,7 +221,7 @@ def kill_main(lab: Lab, tries: int) -> list[Trial]:
 
 def kill_both(lab: Lab, tries: int) -> list[Trial]:
     """kill -9 of main and workers at once"""
-    return _struck(lab, tries, lambda process: os.killpg(process.pid, signal.SIGKILL), SWEEP)
+    return _struck(lab, tries, _kill_all, SWEEP)
 
 
 def kill_worker(lab: Lab, tries: int) -> list[Trial]:
@@ -253,8 +258,7 @@ def time_limit(lab: Lab, tries: int) -> list[Trial]:
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)  # Slurm's KillWait is 30
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_all(process)
 
     return _struck(lab, (tries + 1) // 2, strike, "seed=0") + _struck(lab, (tries + 1) // 2, strike, SWEEP)
 
@@ -477,7 +481,7 @@ def clock_back(lab: Lab, tries: int) -> list[Trial]:
         words = ("seed=0",) if i % 2 else (SWEEP,)
         process = lab.start(out, *words)
         lab.moment(process, out)
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill_all(process)
         lab.end(process)
         lost = sum(epochs_lost(run) for run in run_dirs(out))
         status, output = lab.end(lab.start(out, *words, **back))
@@ -527,7 +531,7 @@ def dead_host(lab: Lab, tries: int) -> list[Trial]:
         while process.poll() is None and not rows(out):
             time.sleep(0.01)
         time.sleep(lab.rng.uniform(0.1, 0.4))
-        os.killpg(process.pid, signal.SIGKILL)
+        _kill_all(process)
         lab.end(process)
         (run,) = run_dirs(out)
         host = json.loads(run.status.read_bytes())["host"]
@@ -605,8 +609,7 @@ def _cut(lab: Lab) -> Trial:
         status, output = lab.end(main)
     finally:
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill_all(process)
             process.wait()
         for namespace in (near, far):
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
