@@ -81,7 +81,9 @@ def _map_folder(folder: Path) -> Arrays | None:
             if sha256(folder / f"{key}.npy") != checksum:
                 raise ValueError(f"{key}.npy has changed")
         # np.asarray sheds the memmap class, which makes every slice of it slower; the map stays open beneath.
-        mapped = {key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r")) for key in expected}
+        mapped = {
+            key: np.asarray(np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)) for key in expected
+        }
         return {key: np.array(array, np.intp) if key.startswith("y") else array for key, array in mapped.items()}
     except (OSError, ValueError) as error:
         log.warning("%s is damaged (%s), and is unpacked again", folder, error)

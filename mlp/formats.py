@@ -192,11 +192,17 @@ def read_npz(path: Path) -> Arrays:
             raise ValueError(
                 f"lacks {', '.join(missing)}; it must hold {', '.join(REQUIRED)}, and may hold {' and '.join(_VALID)}"
             )
-        return {key: read_npy(archive, key, path.stat().st_size) for key in wanted}
+        # Deflate packs at most 1032 : 1, so a small file cannot make us allocate much.
+        return {key: read_npy(archive, key, 1032 * path.stat().st_size) for key in wanted}
 
 
-def read_npy(archive: zipfile.ZipFile, key: str, packed: int) -> NDArray[Any]:
-    """One array of an archive of ``packed`` bytes; trusts no size before it fits the other sizes."""
+def read_npy(archive: zipfile.ZipFile, key: str, limit: int) -> NDArray[Any]:
+    """One array of numbers, of at most ``limit`` bytes; trusts no size before it fits the other sizes.
+
+    Raises:
+        KeyError: there is none of this name.
+        others of :data:`UNREADABLE`: it cannot be read.
+    """
     member = archive.getinfo(key + ".npy")
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
@@ -207,8 +213,7 @@ def read_npy(archive: zipfile.ZipFile, key: str, packed: int) -> NDArray[Any]:
         if dtype.hasobject or dtype.kind not in "iuf":
             raise ValueError(f"{key} is {dtype}; must be uint8, float32 or float64 (x) or integers (y)")
         size = math.prod(shape) * dtype.itemsize
-        # Deflate packs at most 1032 : 1, so a small file cannot make us allocate much.
-        if min(shape, default=0) < 0 or stream.tell() + size != member.file_size or size > 1032 * packed:
+        if min(shape, default=0) < 0 or stream.tell() + size != member.file_size or size > limit:
             raise ValueError(f"{key} is damaged: its header promises {shape} of {dtype}, which is not what is there")
     with archive.open(member) as stream:
         return np.lib.format.read_array(stream, allow_pickle=False)  # at its end zipfile compares the CRC

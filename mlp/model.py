@@ -14,7 +14,7 @@ from mlp.config import Choice, network_parts
 from mlp.data import Batches, Split
 from mlp.layers import Softmax
 from mlp.network import Network
-from mlp.reading import check_files, find, printable, read_identity
+from mlp.reading import brief, find, printable, read_identity
 from mlp.runs import DamagedRun, RunDir, State
 from mlp.schema import InputError
 
@@ -131,8 +131,6 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
         run = RunDir(path.resolve()) if isinstance(run, Path) and path.is_dir() else find(Path(out), str(run))
     name = printable(run.path.name)
     try:
-        check_files(run.config, run.status)
-        check_files(run.checkpoint, largest=2**36)
         identity, status = read_identity(run), run.read_status()
         if status is None:
             raise DamagedRun(f"no {run.status.name}: not a run, or one that never began")
@@ -143,8 +141,7 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
     except InputError as error:
         raise DamagedRun(f"{name}: {run.config.name}: {printable(str(error))}") from None
     except DamagedRun as damage:
-        text = printable(str(damage).removeprefix(f"{run.path}/"))
-        raise DamagedRun(f"{name}: {text}") from None
+        raise DamagedRun(f"{name}: {printable(str(brief(damage, run)))}") from None
 
 
 def network_of(parameters: Mapping[str, NDArray[Any]], activ: Choice, dtype: str) -> Network:

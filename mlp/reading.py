@@ -1,23 +1,19 @@
 """A run directory found by name and read without trust: whatever is in it may be damaged, or another's.
 
 find            id, beginning of it, or path → RunDir
-check_files     before they are opened
 read_identity   config.yaml, when it is what the directory's name says
 """
 
-import contextlib
-import stat
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mlp.config import digest
-from mlp.runs import DamagedRun, RunDir, run_dirs
+from mlp.runs import DamagedRun, RunDir, read_file, run_dirs
 from mlp.schema import InputError, suggest
 
-_LARGEST = 64 * 2**20  # bytes; a file that is no run's must not fill the memory
-_LARGEST_CONFIG = 2**16
+_LARGEST_CONFIG = 2**16  # bytes
 _DEEPEST_CONFIG = 8
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,21 +38,6 @@ def find(out: Path, name: str) -> RunDir:
     return runs[found[0]]
 
 
-def check_files(*paths: Path, largest: int = _LARGEST) -> None:
-    """Neither a pipe, which would never end, nor larger than any run's; one that is missing is for its reader to name.
-
-    Raises:
-        DamagedRun: names the file.
-    """
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            info = path.stat()
-            if not stat.S_ISREG(info.st_mode):
-                raise DamagedRun(f"{path.name}: not a regular file")
-            if info.st_size > largest:
-                raise DamagedRun(f"{path.name}: too large ({info.st_size} bytes)")
-
-
 def read_identity(run: RunDir) -> dict[str, Any]:
     """config.yaml, when it is what the directory's name says.
 
@@ -65,12 +46,12 @@ def read_identity(run: RunDir) -> dict[str, Any]:
     """
     name = run.config.name
     try:
-        raw = run.config.read_bytes()
+        raw = read_file(run.config, _LARGEST_CONFIG)
     except FileNotFoundError:
         raise DamagedRun(f"no {name}: not a run") from None
+    except DamagedRun as damage:
+        raise brief(damage, run) from None
     try:
-        if len(raw) > _LARGEST_CONFIG:
-            raise ValueError("too large")
         check_events(raw)
         identity = yaml.load(raw, _LOADER)
         if not isinstance(identity, dict):
@@ -97,6 +78,11 @@ def check_events(raw: bytes) -> None:
             depth -= 1
         if depth > _DEEPEST_CONFIG:
             raise ValueError("too deep")
+
+
+def brief(damage: DamagedRun, run: RunDir) -> DamagedRun:
+    """Without the path, for messages that name the run already."""
+    return DamagedRun(str(damage).removeprefix(f"{run.path}/"))
 
 
 def printable(value: str) -> str:

@@ -7,19 +7,26 @@
         status.json        :class:`Status`
         provenance.json    what trained it: one entry for each session
         checkpoint.npz     parameters, optimizer state, epoch, metrics so far
+        checkpoint-previous.npz  the one before, should that be damaged
         train.log
         .hydra/            Hydra's own record
         .lock              held by the process that trains
 
 Every file is written whole or not at all; metrics.csv grows by whole rows. Whoever only reads takes no lock.
+
+Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv and
+provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :func:`read_file`.
 """
 
 import contextlib
 import csv
+import errno
+import hashlib
 import io
 import json
 import os
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,7 +37,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 from filelock import FileLock, Timeout
 
+from mlp.schema import InputError
+
 State = Literal["running", "finished", "failed", "diverged", "interrupted"]
+
+LARGEST = 64 * 2**20
+"""Bytes of a file other than a checkpoint: what is no run's must not fill the memory."""
 
 
 class DamagedRun(Exception):
@@ -85,6 +97,8 @@ class Status:
     started: str  # of this session; UTC, ISO 8601
     updated: str
     error: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of config.yaml and provenance.json, and of metrics.csv up to row ``epoch``; empty in older files."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +135,34 @@ class RunDir:
         self.status = path / "status.json"
         self.provenance = path / "provenance.json"
         self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint_before = path / "checkpoint-previous.npz"
         self.log = path / "train.log"
         self._lock = path / ".lock"
+        self._checksums: dict[str, str] = {}  # of what was written here
+        self._table: Any = None  # hashlib's, of metrics.csv as it grows
 
     @classmethod
     def of(cls, out: Path, run_id: str) -> "RunDir":
         return cls(out / "runs" / run_id)
+
+    def make(self) -> None:
+        """Make the directory, unless it is there, and see to it that nothing in it leads us elsewhere.
+
+        Raises:
+            InputError: it, or a file that is opened for writing as it is, is a link or no file.
+        """
+        folder(self.path.parent.parent, "runs", self.path.name)
+        self.refuse_links()
+
+    def refuse_links(self) -> None:
+        """For what is written in place; files that are replaced whole replace a link as well."""
+        hydra = self.path / ".hydra"
+        in_place = (hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
+        for path in (self.path.parent, self.path, hydra, self.log, self._lock, *in_place):
+            if path.is_symlink():
+                raise _link(path)
+        if self.log.exists() and not self.log.is_file():
+            raise InputError("out", str(self.log), "must be a file")
 
     # -- who works on it -------------------------------------------------------------------------------------------
 
@@ -150,39 +186,48 @@ class RunDir:
         """None where nothing has been written yet. A "running" that nobody owns is given as "interrupted".
 
         Raises:
-            DamagedRun: the file is not a status.
+            DamagedRun: the file is not a status, or not as it was written.
         """
         try:
-            values = json.loads(self.status.read_bytes())
+            values = json.loads(read_file(self.status))
+            if values.pop("sha256", None) not in (None, _seal(values)):
+                raise ValueError("damaged since it was written")
             status = Status(**values)
             if status.state not in get_args(State) or not isinstance(status.epoch, int):
                 raise ValueError(f"state {status.state!r}, epoch {status.epoch!r}")
+            if not isinstance(status.checksums, dict):
+                raise ValueError("checksums are no mapping")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedRun(f"{self.status}: not a run's status ({error})") from None
         if status.state == "running" and not self.is_locked():
             return Status(**{**values, "state": "interrupted"})
         return status
 
-    def read_metrics(self) -> list[Epoch]:
+    def read_metrics(self, status: Status | None = None) -> list[Epoch]:
         """The complete rows of metrics.csv in order; a torn last row is left out.
 
+        Args:
+            status: what its checksum covers is compared with it.
+
         Raises:
-            DamagedRun: the file is not a table of epochs 1, 2, 3, …
+            DamagedRun: the file is not a table of epochs 1, 2, 3, …, or not as it was written.
         """
         try:
-            text = self.metrics.read_bytes().decode()
+            content = _read_if_there(self.metrics)
+            text = (content or b"").decode()
             lines = text[: text.rfind("\n") + 1].splitlines()
             if lines and tuple(lines[0].split(",")) != Epoch._fields:
                 raise ValueError("unknown columns")
             rows = [parse_epoch(line) for line in lines[1:]]
-        except FileNotFoundError:
-            return []
         except (OSError, ValueError, TypeError) as error:
             raise DamagedRun(f"{self.metrics}: not a table of epochs ({error})") from None
         if [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
             raise DamagedRun(f"{self.metrics}: epochs are not 1, 2, 3, …")
+        if status is not None:
+            covered = content and b"".join(content.splitlines(keepends=True)[: 1 + status.epoch])
+            self._compare(self.metrics, covered, status)
         return rows
 
     def read_stats(self) -> list[LayerStats]:
@@ -192,7 +237,7 @@ class RunDir:
             DamagedRun: the file is not a table of layers 1, 2, … of ascending epochs.
         """
         try:
-            text = self.stats.read_bytes().decode()
+            text = read_file(self.stats).decode()
             header, *lines = text[: text.rfind("\n") + 1].splitlines() or [",".join(LayerStats._fields)]
             if tuple(header.split(",")) != LayerStats._fields:
                 raise ValueError("unknown columns")
@@ -210,13 +255,45 @@ class RunDir:
             raise DamagedRun(f"{self.stats}: layers are not 1, 2, … of ascending epochs")
         return rows
 
-    def result(self, epochs: int) -> Result | None:
-        """What there is to say without training, or None if there is more to do."""
+    def read(self) -> tuple[Status | None, list[Epoch]]:
+        """Status and history, and the checksums of config.yaml and provenance.json compared.
+
+        Raises:
+            DamagedRun: one of the files is not as it was written.
+        """
         status = self.read_status()
+        for attempt in range(3):
+            try:
+                return status, self._checked_metrics(status)
+            except DamagedRun:
+                before, status = status, self.read_status()
+                if attempt == 2 or status == before:  # else: somebody goes on with it at this moment
+                    raise
+        raise AssertionError
+
+    def _checked_metrics(self, status: Status | None) -> list[Epoch]:
+        rows = self.read_metrics(status)
+        for path in (self.config, self.provenance):
+            if status is not None and path.name in status.checksums:
+                self._compare(path, _read_if_there(path), status)
+        return rows
+
+    def _compare(self, path: Path, content: bytes | None, status: Status) -> None:
+        expected = status.checksums.get(path.name)
+        if expected is not None and (content is None or expected != _sha256(content)):
+            raise DamagedRun(f"{path}: {'missing' if content is None else 'damaged since it was written'}")
+
+    def result(self, epochs: int) -> Result | None:
+        """What there is to say without training, or None if there is more to do.
+
+        Raises:
+            DamagedRun: one of the files that tell is not as it was written.
+        """
+        status, rows = self.read()
         if status is None:
             return None
-        history = tuple(self.read_metrics()[:epochs])
-        if len(history) == epochs:
+        history = tuple(rows[:epochs])
+        if epochs <= min(len(rows), status.epoch):  # a row after those is of an epoch that has no checkpoint yet
             return Result(self.path.name, self.path, "finished", history, reused=True)
         if status.state == "diverged":
             return Result(self.path.name, self.path, "diverged", history, status.error, reused=True)
@@ -230,20 +307,31 @@ class RunDir:
             path.unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
-        """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut."""
-        content = json.dumps(asdict(status), indent=2).encode() + b"\n"
+        """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut.
+
+        It gets the checksums of what was written through this object.
+        """
+        values = asdict(status) | {"checksums": dict(self._checksums)}
+        if self._table is not None:
+            values["checksums"][self.metrics.name] = self._table.hexdigest()
+        content = json.dumps(values | {"sha256": _seal(values)}, indent=2).encode() + b"\n"
         write_atomic(self.status, content, durable=status.state != "running")
 
     def write_config(self, identity: Mapping[str, Any]) -> None:
-        write_atomic(self.config, to_yaml(identity))
+        self._write(self.config, to_yaml(identity))
 
     def write_metrics(self, history: list[Epoch]) -> None:
         """Replace the whole table, by one that the checkpoint can replace again."""
-        write_atomic(self.metrics, _csv([Epoch._fields, *history]), durable=False)
+        content = _csv([Epoch._fields, *history])
+        write_atomic(self.metrics, content, durable=False)
+        self._table = hashlib.sha256(content)
 
     def append_metrics(self, row: Epoch) -> None:
         """Add one whole row, on disk when this returns."""
-        _append(self.metrics, [row])
+        content = _csv([row])
+        _append(self.metrics, content)
+        if self._table is not None:
+            self._table.update(content)
 
     def write_stats(self, rows: list[LayerStats]) -> None:
         """Replace the whole table."""
@@ -251,22 +339,86 @@ class RunDir:
 
     def append_stats(self, rows: list[LayerStats]) -> None:
         """Add an epoch's rows, on disk when this returns."""
-        _append(self.stats, rows)
+        _append(self.stats, _csv(rows))
 
     def add_provenance(self, session: dict[str, Any]) -> None:
-        """Append a session to provenance.json; an unreadable file is begun anew."""
+        """Append a session to provenance.json; an unreadable file is set aside, and begun anew."""
         try:
-            sessions = json.loads(self.provenance.read_bytes())["sessions"]
-        except (OSError, ValueError, TypeError, KeyError):
-            sessions = []
-        write_atomic(self.provenance, json.dumps({"sessions": [*sessions, session]}, indent=1).encode() + b"\n")
+            sessions = json.loads(read_file(self.provenance))["sessions"]
+            content = [*sessions, session]
+        except FileNotFoundError:
+            content = [session]
+        except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):
+            set_aside(self.provenance)
+            content = [session]
+        self._write(self.provenance, json.dumps({"sessions": content}, indent=1).encode() + b"\n")
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_atomic(path, content)
+        self._checksums[path.name] = _sha256(content)
 
 
-def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+def read_file(path: Path, limit: int = LARGEST) -> bytes:
+    """A file of a run directory, which may be a stranger's: no link is followed, no pipe waited for.
+
+    Raises:
+        FileNotFoundError, PermissionError: as usual.
+        DamagedRun: it is not a regular file of at most ``limit`` bytes, or the disk cannot read it.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            info = os.fstat(handle)
+            if not stat.S_ISREG(info.st_mode):
+                raise DamagedRun(f"{path}: not a regular file")
+            if info.st_size > limit:
+                raise DamagedRun(f"{path}: too large ({info.st_size} bytes)")
+            content = b""
+            while piece := os.read(handle, info.st_size + 1 - len(content)):
+                content += piece
+            return content
+        finally:
+            os.close(handle)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        is_link = error.errno == errno.ELOOP
+        reason = "is a symbolic link, and is not followed" if is_link else error.strerror
+        raise DamagedRun(f"{path}: {reason}") from None
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return read_file(path)
+    except FileNotFoundError:
+        return None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it is in nobody's way and can still be looked at; returns its new place."""
+    aside = path.with_suffix(".damaged")
+    os.replace(path, aside)
+    return aside
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """The checksum that a JSON file carries of itself: of all else in it."""
+    return _sha256(json.dumps(values, sort_keys=True).encode())
+
+
+def write_atomic(path: Path, content: bytes, *, durable: bool = True, keep: Path | None = None) -> None:
     """Write a file whole or not at all: temporary file beside it, fsync, rename.
 
     Args:
         durable: False saves the fsync, for what a power cut may take.
+        keep: where the file as it was before stays; that is given up only for one that was read back from the disk.
+
+    Raises:
+        OSError: it cannot be written, or (EIO) does not read back; ``path`` and ``keep`` are as they were.
     """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -276,6 +428,9 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
             os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would shut colleagues out
             if durable:
                 os.fsync(file.fileno())
+        if keep is not None:
+            _check_on_disk(temporary, content)
+            _keep(path, keep)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -283,8 +438,50 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         raise
 
 
+def _check_on_disk(path: str, content: bytes) -> None:
+    with open(path, "rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):  # so that it comes from the disk and not from memory
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if file.read() != content:
+            raise OSError(errno.EIO, "is not on the disk as it was written", path)
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """A second name for what is there, so that there is no moment without a whole file under the first."""
+    if path.exists():
+        keep.unlink(missing_ok=True)
+        try:
+            os.link(path, keep)
+        except OSError:  # a file system without links
+            os.replace(path, keep)
+
+
+def folder(out: Path, *names: str) -> Path:
+    """``out``/names…, made if need be. A tree that a stranger packed must not have us write elsewhere.
+
+    Raises:
+        InputError: one of the names is a symbolic link.
+    """
+    for name in names:
+        out = out / name
+        if out.is_symlink():
+            raise _link(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _link(path: Path) -> InputError:
+    return InputError("out", str(path), "is a symbolic link inside of the results tree, and is not followed")
+
+
 def run_dirs(out: Path) -> Iterator[RunDir]:
-    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge."""
+    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge.
+
+    Raises:
+        InputError: ``out``/runs is a symbolic link.
+    """
+    if (out / "runs").is_symlink():
+        raise _link(out / "runs")
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):
@@ -327,9 +524,10 @@ def _parse_stats(line: str) -> LayerStats:
     return LayerStats(int(epoch), int(layer), *map(float, values))
 
 
-def _append(path: Path, rows: Sequence[Any]) -> None:
+def _append(path: Path, content: bytes) -> None:
     with open(path, "ab", buffering=0) as file:
-        file.write(_csv(rows))
+        if file.write(content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(file.fileno())
 
 

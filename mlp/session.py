@@ -49,15 +49,16 @@ def train(
     if not isinstance(config, RunConfig):
         config = RunConfig.from_mapping(config)
     run = RunDir.of(config.out, config.run_id)
-    finished = _finished(run, config)
-    if finished is not None:
-        return finished
+    with contextlib.suppress(DamagedRun):  # which is told once it can go into the run's log
+        finished = _finished(run, config)
+        if finished is not None:
+            return finished
     dataset = load(config.data.name, config.data.options)
     try:
         with _Stop() as stop:  # from here on: a directory that is begun is left as a run
-            run.path.mkdir(parents=True, exist_ok=True)
+            run.make()
             with _log_to(run), _locked(run, wait, stop):
-                finished = _finished(run, config)  # by whoever held the lock before
+                finished = _finished_and_whole(run, config)  # by whoever held the lock before
                 if finished is not None:
                     return finished
                 with (
@@ -133,7 +134,7 @@ class _Session:
         except Diverged as why:
             return self._end("diverged", str(why))
         except BaseException as error:
-            log.error("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())
+            log.info("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())  # the caller says it
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self._write_status("failed", f"{type(error).__name__}: {error}")
             if isinstance(error, Exception):  # after a second Ctrl-C nobody waits
@@ -143,12 +144,9 @@ class _Session:
 
     def _resume(self) -> None:
         """Go on from the checkpoint, with metrics.csv cut back to it; without one, begin."""
-        try:
-            self._history = checkpoint.load(self._run.checkpoint, self._trainer.network, self._trainer.optimizer)
-        except FileNotFoundError:
-            pass
-        except DamagedRun as damage:
-            log.warning("%s; beginning anew", damage)
+        if self._run.status.exists():  # it must not vouch for files that are about to be replaced
+            self._write_status("running")
+        self._history = checkpoint.restore(self._run, self._trainer.network, self._trainer.optimizer)
         self._run.clear_temporaries()
         self._run.write_config(self._config.identity)
         self._run.write_metrics(self._history)
@@ -184,18 +182,18 @@ class _Session:
             row = self._trainer.epoch(number, self._stop.check)
             if self._probe:  # first, so that a finished run has its stats
                 self._run.append_stats(self._probe.measure(self._trainer.network.theta, number))
-            self._history.append(row)
             self._run.append_metrics(row)
             if number % self._config.checkpoint_every == 0 or number == last:
-                self._save_checkpoint()
+                self._save_checkpoint([*self._history, row])
+            self._history.append(row)  # now it is complete
             if number < last:
                 self._write_status("running")
             self._tracking.epoch(row)
             if on_epoch:
                 on_epoch(row)
 
-    def _save_checkpoint(self) -> None:
-        checkpoint.save(self._run.checkpoint, self._trainer.network, self._trainer.optimizer, self._history)
+    def _save_checkpoint(self, history: list[Epoch]) -> None:
+        checkpoint.save(self._run, self._trainer.network, self._trainer.optimizer, history)
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         epoch = len(self._history)
@@ -219,21 +217,30 @@ class _Session:
 
 
 def _finished(run: RunDir, config: RunConfig) -> Result | None:
+    result = run.result(config.epochs)
+    if result and config.stats and not run.stats.exists():
+        log.warning("finished, and not trained again: it gets no stats.csv; with another out=DIR it would")
+    return result
+
+
+def _finished_and_whole(run: RunDir, config: RunConfig) -> Result | None:
     try:
-        result = run.result(config.epochs)
-        if result and config.stats and not run.stats.exists():
-            log.warning("finished, and not trained again: it gets no stats.csv; with another out=DIR it would")
-        return result
+        return _finished(run, config)
     except DamagedRun as damage:
         log.warning("%s; going on from the checkpoint", damage)
         return None
+
+
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A full disk, say: it ends the run, which says so, and needs no traceback from the log."""
 
 
 @contextlib.contextmanager
 def _log_to(run: RunDir) -> Iterator[None]:
     """Whatever this package logs goes to the run's own train.log as well."""
     package = logging.getLogger("mlp")
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler = _RunLog(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = package.level
     package.addHandler(handler)
@@ -243,7 +250,8 @@ def _log_to(run: RunDir) -> Iterator[None]:
     finally:
         package.setLevel(level)
         package.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from mlp import data, progress
 from mlp.composition import CONF, plain
 from mlp.composition import compose as compose
 from mlp.config import RunConfig
-from mlp.runs import Result
+from mlp.runs import Result, RunDir
 from mlp.schema import InputError, suggest
 from mlp.session import train
 
@@ -27,6 +27,7 @@ def _run_id(*, _root_: DictConfig) -> str:
     """``${run_id:}``: names the run directory, and checks everything before Hydra makes it."""
     config = RunConfig.from_mapping(plain(_root_))
     data.load(config.data.name, config.data.options)
+    RunDir.of(config.out, config.run_id).refuse_links()  # Hydra writes there, too
     return config.run_id
 
 

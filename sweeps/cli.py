@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlp.runs import DamagedRun, write_atomic
+from mlp.runs import DamagedRun, folder, write_atomic
 from mlp.schema import InputError, number
 
 if TYPE_CHECKING:
@@ -169,7 +169,9 @@ def _tables(args: argparse.Namespace) -> int:
         return 0
     names = _chosen(args.only, list(tables.TABLES))
     collection = _load(args)
-    return _written([path for name in names for path in tables.TABLES[name](collection).write(args.out / "tables")])
+    return _written(
+        [path for name in names for path in tables.TABLES[name](collection).write(folder(args.out, "tables"))]
+    )
 
 
 def _figures(args: argparse.Namespace) -> int:
@@ -323,9 +325,7 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
 
 
 def _figure_stem(out: Path, name: str) -> Path:
-    folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name.replace(".", "_")  # an option's dot would pass for a suffix
+    return folder(out, "figures") / name.replace(".", "_")  # an option's dot would pass for a suffix
 
 
 def _written(paths: list[Path]) -> int:

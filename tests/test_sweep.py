@@ -191,6 +191,23 @@ def test_workers_killed_at_random_cost_nothing(small, sweep, tmp_path):
     assert_same(tmp_path / "out", tmp_path / "reference")
 
 
+def test_workers_killed_while_they_start_are_no_fault_of_the_jobs(small, sweep, tmp_path):
+    """That breaks the pool under jobs that were never begun; a retry each would not be enough."""
+    process = start(small, tmp_path / "out", "seed=range(0,4)", "hydra.launcher.workers=2")
+    killed = set()
+    while process.poll() is None and len(killed) < 8:
+        for child in workers(process):
+            if child.pid not in killed:
+                child.kill()
+                killed.add(child.pid)
+        time.sleep(0.01)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, out + err
+    assert "4 finished" in out
+    assert sweep("seed=range(0,4)", out="reference").returncode == 0
+    assert_same(tmp_path / "out", tmp_path / "reference")
+
+
 def test_main_killed_then_the_same_command_does_what_is_left(small, sweep, tmp_path):
     words = ("lr=0.1,0.05", "seed=range(0,6)", "epochs=40", "bsz=10")
     process = start(small, tmp_path / "out", *words)

@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from mlp.reading import printable
-from mlp.runs import Epoch, write_atomic
+from mlp.runs import DamagedRun, Epoch, read_file, write_atomic
 from mlp.schema import InputError, integer, suggest
 from sweeps.read import filters as words
 from sweeps.read.snapshot import refresh
@@ -134,10 +134,10 @@ def read_manifest(out: Path, name: str) -> dict[str, Any]:
         )
     path = out / "sweeps" / name / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        manifest: dict[str, Any] = json.loads(read_file(path))
         if not all(isinstance(run["run_id"], str) for run in manifest["runs"]):
             raise ValueError("a run_id is not a text")
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, DamagedRun, ValueError, TypeError, LookupError, RecursionError) as error:
         raise InputError("sweep", name, f"{path} cannot be read ({error})") from None
     return manifest
 

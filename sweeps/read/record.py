@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mlp.config import flatten
-from mlp.reading import check_files, printable, read_identity
-from mlp.runs import DamagedRun, Epoch, RunDir
+from mlp.reading import brief, printable, read_identity
+from mlp.runs import DamagedRun, Epoch, RunDir, read_file
 from mlp.schema import Check, InputError, integer, list_of, number, text
 
 # The identity's fields that are columns under a name of their own; all others keep their dotted name.
@@ -56,13 +56,12 @@ def read(run: RunDir, signature: str) -> Record:
     Raises:
         DamagedRun, OSError: it is not a run, or a damaged one.
     """
-    check_files(run.config, run.status, run.metrics, run.provenance)
     identity = read_identity(run)
     status = read_status(run)
     try:
-        metrics = run.read_metrics()
+        _, metrics = run.read()
     except DamagedRun as damage:
-        raise _brief(damage, run) from None
+        raise brief(damage, run) from None
     row = {"run": run.path.name, **_identity_columns(identity), **status, **_provenance_columns(run)}
     text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode()  # lone surrogates fit no table
     matrix = np.array(metrics, float).reshape(-1, len(Epoch._fields))
@@ -98,7 +97,7 @@ def read_status(run: RunDir) -> dict[str, Any]:
     try:
         status = run.read_status()
     except DamagedRun as damage:
-        raise _brief(damage, run) from None
+        raise brief(damage, run) from None
     except RecursionError:
         raise DamagedRun(f"{run.status.name}: not a run's status (nested)") from None
     if status is None:
@@ -110,13 +109,13 @@ def read_status(run: RunDir) -> dict[str, Any]:
 
 
 def _says_running(run: RunDir) -> bool:
-    return b'"running"' in run.status.read_bytes()
+    return b'"running"' in read_file(run.status)
 
 
 def _provenance_columns(run: RunDir) -> dict[str, Any]:
     """Of the session that trained last; None for what is not recorded."""
     try:
-        session = json.loads(run.provenance.read_bytes())["sessions"][-1]
+        session = json.loads(read_file(run.provenance))["sessions"][-1]
         commit, packages, blas = session.get("git_commit"), session.get("packages"), session.get("blas")
         columns = {
             "git_commit": f"{commit}-dirty" if commit and session.get("git_dirty") else commit,
@@ -132,10 +131,7 @@ def _provenance_columns(run: RunDir) -> dict[str, Any]:
         }
     except FileNotFoundError:
         return {}
+    except DamagedRun as damage:
+        raise brief(damage, run) from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DamagedRun(f"{run.provenance.name}: cannot be read ({type(error).__name__})") from None
-
-
-def _brief(damage: DamagedRun, run: RunDir) -> DamagedRun:
-    """Without the path, which stands before the colon already."""
-    return DamagedRun(str(damage).removeprefix(f"{run.path}/"))

@@ -64,6 +64,8 @@ def refresh(out: Path) -> Snapshot:
     """
     found, problems = _scan(out)
     cache = out / ".collect" / "runs.parquet"
+    if cache.parent.is_symlink():
+        raise InputError("out", str(cache.parent), "is a symbolic link inside of the results tree, and is not followed")
     cached = _load(cache)
     old = dict(zip(cached["name"].to_pylist(), cached["signature"].to_pylist(), strict=True))
     stays = [found.get(name) == signature for name, signature in old.items()]
@@ -102,6 +104,8 @@ def _scan(out: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """The signature of each directory, by name in order; and what is no run at first sight."""
     found, problems = {}, []
     folder = out / "runs"
+    if folder.is_symlink():
+        raise InputError("out", str(folder), "is a symbolic link inside of the results tree, and is not followed")
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:

@@ -2,19 +2,20 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from mlp import provenance
 from mlp.config import RunConfig
-from mlp.runs import Epoch, Result, RunDir, State, parse_epoch, to_yaml, write_atomic
+from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, folder, parse_epoch, to_yaml, write_atomic
 from mlp.schema import InputError
 from mlp.session import Busy, Interrupted, train
 
@@ -43,6 +44,7 @@ class Outcome:
     reused: bool = False
     seconds: float = 0.0
     warning: str | None = None
+    damage: tuple[str, ...] = ()  # what was found damaged of the run, a line each
 
     @classmethod
     def of(cls, result: Result, seconds: float = 0.0) -> "Outcome":
@@ -59,6 +61,7 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
         unwanted: asked after each epoch, like the stop file: nobody waits for this job any more.
     """
     start = time.monotonic()
+    damage = _Damage()
 
     def watch(row: Epoch) -> None:
         if Path(job.stop_file).exists() or unwanted():
@@ -70,23 +73,44 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
         config = RunConfig.from_mapping(job.values)
         if Path(job.stop_file).exists():
             return Outcome("interrupted", error="before it began")
-        result = train(config, on_epoch=watch, wait=job.wait)
+        with damage.noted():
+            result = train(config, on_epoch=watch, wait=job.wait)
     except Busy:
         return Outcome("busy")
     except Exception as error:
-        return Outcome("failed", error=f"{type(error).__name__}: {error}", seconds=time.monotonic() - start)
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome("failed", error=reason, seconds=time.monotonic() - start, damage=tuple(damage.lines))
     if not result.reused:
         _record(result.path, job)
-    return Outcome.of(result, time.monotonic() - start)
+    return replace(Outcome.of(result, time.monotonic() - start), damage=tuple(damage.lines))
+
+
+class _Damage(logging.Handler):
+    """Catches what the package's log says of damaged files; a worker's terminal may be far away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.args, tuple) and any(isinstance(arg, DamagedRun) for arg in record.args):
+            self.lines.append(record.getMessage())
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        logging.getLogger("mlp").addHandler(self)
+        try:
+            yield
+        finally:
+            logging.getLogger("mlp").removeHandler(self)
 
 
 def _record(path: Path, job: Job) -> None:
     """What Hydra writes beside a job's results, for those who look there."""
-    folder = path / ".hydra"
-    folder.mkdir(exist_ok=True)
+    hydra = folder(path, ".hydra")
     overrides = "".join(f"- {json.dumps(text)}\n" for text in job.overrides)
-    write_atomic(folder / "overrides.yaml", overrides.encode(), durable=False)
-    write_atomic(folder / "config.yaml", to_yaml(job.values), durable=False)
+    write_atomic(hydra / "overrides.yaml", overrides.encode(), durable=False)
+    write_atomic(hydra / "config.yaml", to_yaml(job.values), durable=False)
 
 
 def execute_elsewhere(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Outcome:
@@ -115,7 +139,7 @@ def token_file(out: Path) -> Iterator[tuple[Path, str]]:
     token = uuid.uuid4().hex
     path = out / "sweeps" / f".seen-{token}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder(out, "sweeps")
         write_atomic(path, token.encode())
     except OSError as error:
         raise InputError("out", str(out), f"cannot be written ({error.strerror}: {error.filename})") from error

@@ -169,6 +169,8 @@ class Sweep:
     def _settle(self, job: Job, outcome: Outcome) -> Outcome | None:
         """A final outcome, or None if the job is to be tried again."""
         del self._flying[job.run_id]
+        for line in outcome.damage:
+            self._display.note(line)
         if outcome.state == "busy":
             self._elsewhere.append(job)
             return None

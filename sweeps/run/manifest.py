@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from mlp.runs import now, write_atomic
+from mlp.runs import DamagedRun, folder, now, read_file, write_atomic
 from mlp.schema import InputError
 from sweeps.run.plan import Point
 
@@ -32,7 +32,7 @@ class Manifest:
 
     def add(self, points: Sequence[Point], command: Sequence[str]) -> None:
         """Write the points down before the first of them starts."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        folder(self.folder.parent.parent, "sweeps", self.name)
         with FileLock(self.folder / ".lock"):
             known = self._read()
             runs = {run["run_id"]: run for run in known.get("runs", [])}
@@ -56,12 +56,12 @@ class Manifest:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self.path.read_bytes())
+            content = json.loads(read_file(self.path))
             for run in content["runs"]:
                 run["run_id"], run["epochs"] + 0
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError):
+        except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):
             os.replace(self.path, self.path.with_suffix(".damaged"))
             return {}
         return dict(content)

@@ -24,8 +24,8 @@ from sweeps.run.job import Job, Outcome, execute
 
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
 
-
 _STUCK = 60.0  # seconds of idle workers beside waiting jobs after which the jobs count as lost; workers start in a few
+_BREAKS = 10  # of the pool, one after another without a job that ended, after which its jobs are told
 
 
 def workers_for(workers: int | None, threads: int) -> int:
@@ -70,6 +70,8 @@ class Pool:
     def __init__(self, *, workers: int) -> None:
         self._workers = workers
         self._jobs: set[Future[Outcome]] = set()
+        self._orphans: list[tuple[Job, Future[Outcome]]] = []  # of a pool that broke, which is no fault of theirs
+        self._breaks = 0
         self._sound = time.monotonic()  # when every worker was last seen at work, or nothing to do
         self._pool = self._new_pool()
 
@@ -98,24 +100,39 @@ class Pool:
         """Nothing to check: the workers are on this machine."""
 
     def submit(self, job: Job) -> Future[Outcome]:
+        outer: Future[Outcome] = Future()
+        self._schedule(job, outer)
+        return outer
+
+    def _schedule(self, job: Job, outer: Future[Outcome]) -> None:
         limit = None if job.timeout is None else job.timeout + _GRACE
         try:
             inner = self._pool.schedule(execute, args=(job,), timeout=limit)
-        except RuntimeError:  # the pool broke, e.g. by a worker killed while it held the pool's channel
+        except RuntimeError:  # the pool broke, e.g. by a worker killed while it started
+            self._breaks += 1
             self.close()
             self._pool = self._new_pool()
             inner = self._pool.schedule(execute, args=(job,), timeout=limit)
-        outer: Future[Outcome] = Future()
         self._jobs.add(inner)
-        inner.add_done_callback(lambda done: self._deliver(done, outer))
-        return outer
+        inner.add_done_callback(lambda done: self._deliver(done, job, outer))
 
-    def _deliver(self, done: Future[Outcome], outer: Future[Outcome]) -> None:
+    def _deliver(self, done: Future[Outcome], job: Job, outer: Future[Outcome]) -> None:
         self._jobs.discard(done)
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, BrokenProcessPool) and self._breaks < _BREAKS:
+            self._orphans.append((job, outer))  # not submitted from here: this is a thread of the broken pool
+            return
+        if error is None:
+            self._breaks = 0
         _translate(done, outer)
 
     def _rescue(self) -> None:
-        """Call back jobs that nobody works on: a worker killed between taking a job and saying so takes it along."""
+        """Submit the jobs of a broken pool again; call back those that nobody works on.
+
+        A worker killed between taking a job and saying so takes it along.
+        """
+        while self._orphans:
+            self._schedule(*self._orphans.pop())
         jobs = [job for job in tuple(self._jobs) if not job.done()]
         idle = [job for job in jobs if not job.running()]
         if not idle or len(jobs) - len(idle) >= self._workers:
@@ -127,6 +144,9 @@ class Pool:
 
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end."""
+        self._breaks = _BREAKS  # from now on none is submitted again
+        while self._orphans:
+            self._orphans.pop()[1].set_result(Outcome("lost", error="the pool broke"))
         for process in multiprocessing.active_children():
             if process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):

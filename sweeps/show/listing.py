@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mlp.config import flatten
 from mlp.reading import printable, read_identity
-from mlp.runs import DamagedRun, Epoch, RunDir, Status, run_dirs
+from mlp.runs import DamagedRun, Epoch, RunDir, Status, read_file, run_dirs
 from sweeps.read.filters import known
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
@@ -77,10 +77,10 @@ def show(run: RunDir) -> None:
     Raises:
         DamagedRun: it cannot be read.
     """
-    status, history = run.read_status(), run.read_metrics()
+    status, history = run.read()
     print(printable(run.path.name), f"in {printable(str(run.path))}", sep="\n")
     _print_section("config", _lines(yaml.safe_dump(read_identity(run), sort_keys=False)))
-    _print_section("status", _lines(_pairs(vars(status)) if status else "none"))
+    _print_section("status", _lines(_pairs(vars(status) | {"checksums": None}) if status else "none"))
     print("\nmetrics")
     if history:
         best = max(history, key=lambda row: row.valid_acc)
@@ -101,7 +101,7 @@ def diff(a: RunDir, b: RunDir) -> None:
     """
     names = [printable(run.path.name) for run in (a, b)]
     _print_differences("config", names, *(flatten(read_identity(run)) for run in (a, b)))
-    histories = [run.read_metrics() for run in (a, b)]
+    histories = [run.read()[1] for run in (a, b)]
     points: list[tuple[str, Callable[[list[Epoch]], Epoch]]] = [
         ("last", lambda rows: rows[-1]),
         ("best", lambda rows: max(rows, key=lambda row: row.valid_acc)),
@@ -134,8 +134,8 @@ def _print_differences(title: str, names: Sequence[str], a: dict[str, Any], b: d
 
 def _sessions(run: RunDir) -> list[Any]:
     try:
-        sessions = json.loads(run.provenance.read_bytes())["sessions"]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        sessions = json.loads(read_file(run.provenance))["sessions"]
+    except (OSError, DamagedRun, ValueError, TypeError, LookupError, RecursionError):
         return []
     return sessions if isinstance(sessions, list) else []
 

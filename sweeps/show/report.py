@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlp.reading import printable
-from mlp.runs import write_atomic
+from mlp.runs import folder, write_atomic
 from mlp.schema import InputError
 from sweeps.judge import claims
 from sweeps.judge.verdicts import Claim
@@ -43,9 +43,8 @@ def write(collection: Collection, out: Path) -> Path:
     Raises:
         InputError: there are no runs at all.
     """
-    path = Path(out) / "report" / "index.html"
     content = page(collection).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder(Path(out), "report") / "index.html"
     write_atomic(path, content)
     return path
 

@@ -1,0 +1,697 @@
+"""Faults, each of them real: docs/reliability.md says what is promised of each, and this finds out whether it is so.
+
+After each fault the same command is run again, and metrics and parameters are compared bit for bit with a run that
+nothing disturbed. "Lost" are epochs that were complete and had to be trained again; the one in flight is not counted.
+
+What needs root (mounts, control groups, namespaces) is skipped, visibly, for others. Works in a temporary directory.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from mlp import provenance
+from mlp.runs import DamagedRun, Epoch, RunDir, run_dirs
+
+CLOCK = [Epoch._fields.index(name) for name in ("seconds", "eval_seconds")]
+EPOCHS = 120
+RUNS = 4
+SWEEP = f"seed=range(0,{RUNS})"
+
+
+class Skipped(Exception):
+    """This machine, or this user, cannot have the fault; the message says why."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fault and what came of it."""
+
+    survived: bool  # the same command finished, with the same bits
+    lost: int = 0  # complete epochs that had to be trained again
+    seen: str = ""  # if something went wrong
+
+
+class Lab:
+    """Small data, the command lines that train on them, and how undisturbed runs came out."""
+
+    def __init__(self, folder: Path, rng: random.Random) -> None:
+        self.folder, self.rng = folder, rng
+        self._count = 0
+        self.environment = os.environ | {"MLP_CACHE": str(folder / "cache"), "OPENBLAS_NUM_THREADS": "1"}
+        centres = np.random.default_rng(1).normal(0, 1.5, (3, 20))
+        numbers = np.random.default_rng(2)
+        arrays = {}
+        for part, count in (("train", 640), ("test", 200)):
+            y = numbers.integers(0, 3, count)
+            arrays |= {f"y_{part}": y, f"x_{part}": (centres[y] + numbers.normal(size=(count, 20))).astype(np.float32)}
+        np.savez(folder / "clouds.npz", **arrays)  # type: ignore[arg-type]
+        self.reference = folder / "reference"
+        assert self.end(self.start(self.reference, SWEEP))[0] == 0
+
+    def fresh(self) -> Path:
+        """A results tree that is not there yet."""
+        self._count += 1
+        return self.folder / f"out{self._count}"
+
+    def command(self, out: Path, *words: str) -> list[str]:
+        """One run; a sweep if a word has several values."""
+        data = ("data=npz", f"data.path={self.folder}/clouds.npz", "model.hidden=[16]", "bsz=10", f"epochs={EPOCHS}")
+        sweep = ("--multirun", "hydra.launcher.workers=2", "hydra.launcher.retries=50")
+        varies = any("range" in word or "],[" in word for word in words)
+        start = [sys.executable, "-m", "mlp.train", *(sweep if varies else ())]
+        return [*start, *data, f"out={out}", "threads=1", *words]
+
+    def start(self, out: Path, *words: str, before: Sequence[str] = (), **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*before, *self.command(out, *words)], cwd=self.folder, env=self.environment | environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    @staticmethod
+    def end(process: "subprocess.Popen[str]", seconds: float = 300) -> tuple[int, str]:
+        """Exit status and all output; one that hangs is killed with its family, and its status is -9."""
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            output += "\nHUNG"
+        return process.returncode, output
+
+    def moment(self, process: "subprocess.Popen[str]", out: Path) -> None:
+        """Let a random time pass: half of the time anywhere from the start on, half of it while it trains."""
+        if self.rng.random() < 0.5:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.rng.uniform(0, 2))
+            return
+        before = rows(out)
+        while process.poll() is None and rows(out) == before:
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(self.rng.uniform(0, 0.4))
+
+    def again(self, out: Path, *words: str) -> Trial:
+        """The same command once more, undisturbed, and what it comes to."""
+        lost = sum(epochs_lost(run) for run in run_dirs(out))
+        status, output = self.end(self.start(out, *words))
+        wrong = differences(out, self.reference)
+        if status or wrong or "Traceback" in output:
+            return Trial(False, lost, f"status {status}; {'; '.join(wrong[:3])}; {output[-1500:]}")
+        return Trial(True, lost)
+
+
+def rows(out: Path) -> int:
+    """Rows of all metrics.csv, roughly."""
+    return sum(path.stat().st_size for path in out.glob("runs/*/metrics.csv"))
+
+
+def epochs_lost(run: RunDir) -> int:
+    """Epochs that are complete by the run's status and in no checkpoint that can be read."""
+    try:
+        status = run.read_status()
+    except DamagedRun:
+        return 0
+    return max(0, status.epoch - resumes_at(run)) if status else 0
+
+
+def resumes_at(run: RunDir) -> int:
+    for path in (run.checkpoint, run.checkpoint_before):
+        with contextlib.suppress(Exception), np.load(path) as file:
+            return len(file["history"])
+    return 0
+
+
+def differences(out: Path, reference: Path) -> list[str]:
+    """What is not as in the undisturbed tree, but for the clocks; runs that were not asked for do not count."""
+    wrong = []
+    for run in run_dirs(out):
+        other = RunDir.of(reference, run.path.name)
+        try:
+            status = run.read()[0]
+            state = status.state if status else "none"
+            same = state == "finished" and content(run) == content(other)
+            wrong += [] if same else [f"{run.path.name} ({state}) differs"]
+        except (DamagedRun, OSError, ValueError) as error:
+            wrong.append(f"{run.path.name}: {error}")
+    return wrong or ([] if any(run_dirs(out)) else ["no run at all"])
+
+
+def content(run: RunDir) -> dict[str, Any]:
+    table = np.delete(np.array(run.read_metrics()), CLOCK, axis=1).tobytes()
+    with np.load(run.checkpoint) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays["history"] = np.delete(arrays["history"], CLOCK, axis=1)
+    return {"metrics.csv": table} | {
+        name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()
+    }
+
+
+# -------------------------------------------------------------------------------------------------------------- killing
+
+
+def _struck(lab: Lab, tries: int, strike: Callable[["subprocess.Popen[str]"], None], *words: str) -> list[Trial]:
+    """Start, strike at a random moment, start again … until it is finished; then compare, and begin another."""
+    trials: list[Trial] = []
+    while len(trials) < tries:
+        out, losses, complaint = lab.fresh(), [], ""
+        while len(trials) + len(losses) < tries:
+            process = lab.start(out, *words)
+            family = [process.pid]
+            lab.moment(process, out)
+            if process.poll() is not None:
+                status, output = lab.end(process)
+                complaint = f"status {status}: {output[-1000:]}" if status else ""
+                break
+            family = _family(process)
+            strike(process)
+            lab.end(process, 30)
+            complaint = _outlive(family)
+            losses.append(sum(epochs_lost(run) for run in run_dirs(out)))
+            if complaint:
+                break
+        last = lab.again(out, *words)
+        trials += [Trial(last.survived and not complaint, lost, complaint or last.seen) for lost in losses]
+        shutil.rmtree(out, ignore_errors=True)
+    return trials
+
+
+def _kill_all(process: "subprocess.Popen[Any]") -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    return []
+
+
+def _outlive(family: Sequence[psutil.Process]) -> str:
+    """Nothing of it is left half a minute later."""
+    _, alive = psutil.wait_procs(family, timeout=30)
+    return f"{len(alive)} processes outlived it" if alive else ""
+
+
+def kill_run(lab: Lab, tries: int) -> list[Trial]:
+    """kill -9 of a run's process"""
+    return _struck(lab, tries, lambda process: process.kill(), "seed=0")
+
+
+def kill_main(lab: Lab, tries: int) -> list[Trial]:
+    """kill -9 of a sweep's main process"""
+    return _struck(lab, tries, lambda process: process.kill(), SWEEP)
+
+
+def kill_both(lab: Lab, tries: int) -> list[Trial]:
+    """kill -9 of main and workers at once"""
+    return _struck(lab, tries, _kill_all, SWEEP)
+
+
+def kill_worker(lab: Lab, tries: int) -> list[Trial]:
+    """kill -9 of a worker"""
+    trials: list[Trial] = []
+    while len(trials) < tries:
+        out, killed = lab.fresh(), 0
+        process = lab.start(out, SWEEP)
+        while process.poll() is None:
+            time.sleep(lab.rng.uniform(0.05, 0.5))
+            workers = [child for child in _family(process)[1:] if _is_worker(child)]
+            if workers and len(trials) + killed < tries:
+                lab.rng.choice(workers).kill()
+                killed += 1
+        status, output = lab.end(process)
+        lost = sum(epochs_lost(run) for run in run_dirs(out))
+        last = lab.again(out, SWEEP)
+        good = last.survived and status == 0
+        trials += [Trial(good, lost, last.seen or output[-1500:] if not good else "")] * killed
+        shutil.rmtree(out, ignore_errors=True)
+    return trials
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any("spawn_main" in word for word in process.cmdline())
+    return False
+
+
+def time_limit(lab: Lab, tries: int) -> list[Trial]:
+    """SIGTERM to all processes, SIGKILL later (Slurm's time limit)"""
+
+    def strike(process: "subprocess.Popen[str]") -> None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)  # Slurm's KillWait is 30
+        _kill_all(process)
+
+    return _struck(lab, (tries + 1) // 2, strike, "seed=0") + _struck(lab, (tries + 1) // 2, strike, SWEEP)
+
+
+# ---------------------------------------------------------------------------------------------------------------- disks
+
+
+@contextlib.contextmanager
+def _tmpfs(lab: Lab, kilobytes: int) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        raise Skipped("mounting needs root")
+    folder = lab.fresh()
+    folder.mkdir()
+    _system("mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder))
+    try:
+        yield folder
+    finally:
+        _system("umount", "--lazy", str(folder))
+
+
+def _system(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Skipped(f"{' '.join(command[:3])}: {done.stderr.strip()}")
+
+
+def disk_full(lab: Lab, tries: int) -> list[Trial]:
+    """the disk is full"""
+    trials = []
+    for i in range(tries):
+        with _tmpfs(lab, 2048) as folder:
+            out, filler = folder / "out", folder / "filler"
+            words = ("seed=0",) if i % 2 else (SWEEP,)
+            spare = lab.rng.randrange(0, 160) * 1024
+            with contextlib.suppress(OSError), filler.open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+            os.truncate(filler, max(0, filler.stat().st_size - spare))
+            status, output = lab.end(lab.start(out, *words))
+            filler.unlink()
+            last = lab.again(out, *words)
+            silent = status != 0 and "No space left" not in output
+            good = last.survived and not silent and "Traceback" not in output
+            trials.append(
+                Trial(good, last.lost, "" if good else f"{status}, {spare} spare: {last.seen} {output[-1500:]}")
+            )
+    return trials
+
+
+def read_only(lab: Lab, tries: int) -> list[Trial]:
+    """the results tree is read-only"""
+    trials = []
+    for i in range(tries):
+        with _tmpfs(lab, 8192) as folder:
+            out = folder / "out"
+            words = ("seed=0",) if i % 2 else (SWEEP,)
+            process = lab.start(out, *words)
+            lab.moment(process, out)
+            process.kill()
+            lab.end(process)
+            time.sleep(1)  # workers see that main is gone
+            for _ in range(100):
+                with contextlib.suppress(Skipped):  # busy as long as one has a file open
+                    _system("mount", "-o", "remount,ro", str(folder))
+                    break
+                time.sleep(0.2)
+            status, output = lab.end(lab.start(out, *words))
+            _system("mount", "-o", "remount,rw", str(folder))
+            last = lab.again(out, *words)
+            finished = status == 0  # before it was read-only
+            told = finished or (status in (1, 2) and "Read-only file system" in output)
+            good = last.survived and told and "Traceback" not in output
+            trials.append(Trial(good, last.lost, "" if good else f"{status}: {last.seen} {output[-1500:]}"))
+    return trials
+
+
+FILES = (
+    "config.yaml",
+    "metrics.csv",
+    "status.json",
+    "provenance.json",
+    "checkpoint.npz",
+    "both checkpoints",
+    "train.log",
+)
+
+
+def damage(lab: Lab, tries: int) -> list[Trial]:
+    """a file of a run is damaged at rest (bit flipped, cut, emptied, zeroed, gone)"""
+    trials = []
+    half = lab.fresh()
+    lab.end(lab.start(half, "seed=0", f"epochs={EPOCHS // 2}"))
+    (model,) = run_dirs(half)
+    for i in range(tries):
+        file, kind = FILES[i % len(FILES)], ("flip", "cut", "empty", "zeros", "gone")[i // len(FILES) % 5]
+        out = lab.fresh()
+        run = RunDir.of(out, model.path.name)
+        shutil.copytree(half, out)
+        before = resumes_at(run)
+        paths = [run.checkpoint, run.checkpoint_before] if file.startswith("both") else [run.path / file]
+        for path in paths:
+            original = path.read_bytes()
+            changed = bytearray(original)
+            position = lab.rng.randrange(len(original))
+            if kind == "flip":
+                changed[position] ^= 1 << lab.rng.randrange(8)
+            elif kind in ("cut", "empty"):
+                del changed[position if kind == "cut" else 0 :]
+            path.write_bytes(bytes(len(original)) if kind == "zeros" else changed)
+            if kind == "gone":
+                path.unlink()
+        status, output = lab.end(lab.start(out, "seed=0"))
+        sessions = json.loads(run.provenance.read_bytes())["sessions"]
+        lost = before - sessions[-1]["from_epoch"]
+        last = lab.again(out, "seed=0")
+        named = kind == "gone" or file == "train.log" or all(f"/{path.name}: " in output for path in paths)
+        good = status == 0 and last.survived and named
+        trials.append(Trial(good, lost, "" if good else f"{kind} of {file}: {status}: {last.seen} {output[-1500:]}"))
+        shutil.rmtree(out)
+    return trials
+
+
+# --------------------------------------------------------------------------------------------------- memory, processes
+
+
+@contextlib.contextmanager
+def _cgroup(controller: str, limits: dict[str, tuple[str, int]]) -> Iterator[list[str]]:
+    """A control group with limits, and the words that start a command in it; ``limits`` by version, 1 and 2."""
+    if os.geteuid() != 0:
+        raise Skipped("control groups need root")
+    name = f"mlp-faults-{os.getpid()}"
+    one, two = Path("/sys/fs/cgroup", controller, name), Path("/sys/fs/cgroup", name)
+    folder, version = (one, "1") if one.parent.is_dir() else (two, "2")
+    try:
+        folder.mkdir()
+        key, value = limits[version]
+        (folder / key).write_text(str(value))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise Skipped(f"no control group for {controller}: {error.strerror}") from None
+    try:
+        yield ["sh", "-c", f'echo $$ > {folder}/cgroup.procs && exec "$@"', "sh"]
+    finally:
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.2)
+
+
+def out_of_memory(lab: Lab, tries: int) -> list[Trial]:
+    """the kernel kills a worker that is out of memory"""
+    words = ("model.hidden=[16],[3000,3000]", "epochs=2", "hydra.launcher.retries=1", "hydra.launcher.workers=1")
+    reference = lab.fresh()
+    assert lab.end(lab.start(reference, *words))[0] == 0
+    trials = []
+    for _ in range(tries):
+        out = lab.fresh()
+        limit = 420 * 2**20
+        with _cgroup("memory", {"1": ("memory.limit_in_bytes", limit), "2": ("memory.max", limit)}) as inside:
+            status, output = lab.end(lab.start(out, *words, before=inside))
+        lost = sum(epochs_lost(run) for run in run_dirs(out))
+        done = lab.end(lab.start(out, *words))
+        wrong = differences(out, reference)
+        good = status == 1 and "killed by SIGKILL (out of memory?)" in output and done[0] == 0 and not wrong
+        trials.append(Trial(good, lost, "" if good else f"{status}, {done[0]}: {wrong} {output[-1500:]}"))
+        shutil.rmtree(out)
+    shutil.rmtree(reference)
+    return trials
+
+
+def no_memory(lab: Lab, tries: int) -> list[Trial]:
+    """memory is refused (RLIMIT_AS)"""
+    words = ("model.hidden=[3000,3000]", "epochs=2")
+    reference = lab.fresh()
+    assert lab.end(lab.start(reference, *words))[0] == 0
+    trials = []
+    for _ in range(tries):
+        out = lab.fresh()
+        limit = lab.rng.randrange(500, 1000) * 1024
+        inside = ["sh", "-c", f'ulimit -v {limit} && exec "$@"', "sh"]
+        status, output = lab.end(lab.start(out, *words, before=inside))
+        lost = sum(epochs_lost(run) for run in run_dirs(out))
+        done = lab.end(lab.start(out, *words))
+        wrong = differences(out, reference)
+        good = done[0] == 0 and not wrong and (status == 0 or "MemoryError" in output)
+        trials.append(Trial(good, lost, "" if good else f"{limit} kB: {status}, {done[0]}: {wrong} {output[-1500:]}"))
+        shutil.rmtree(out)
+    shutil.rmtree(reference)
+    return trials
+
+
+def no_processes(lab: Lab, tries: int) -> list[Trial]:
+    """the process table is full"""
+    trials = []
+    for _ in range(tries):
+        out, limit = lab.fresh(), lab.rng.randrange(1, 12)
+        with _cgroup("pids", {"1": ("pids.max", limit), "2": ("pids.max", limit)}) as inside:
+            status, output = lab.end(lab.start(out, SWEEP, before=inside), 120)
+        last = lab.again(out, SWEEP)
+        good = last.survived and "HUNG" not in output and "Traceback" not in output
+        trials.append(Trial(good, last.lost, "" if good else f"limit {limit}: {status}: {last.seen} {output[-1500:]}"))
+        shutil.rmtree(out)
+    return trials
+
+
+# ------------------------------------------------------------------------------------------------ clocks and companions
+
+
+def clock_back(lab: Lab, tries: int) -> list[Trial]:
+    """the clock is set back 400 days between sessions (libfaketime)"""
+    found = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if not found:
+        raise Skipped("needs libfaketime (apt-get install libfaketime)")
+    back = {"LD_PRELOAD": str(found[0]), "FAKETIME": "-400d"}
+    trials = []
+    for i in range(tries):
+        out = lab.fresh()
+        words = ("seed=0",) if i % 2 else (SWEEP,)
+        process = lab.start(out, *words)
+        lab.moment(process, out)
+        _kill_all(process)
+        lab.end(process)
+        lost = sum(epochs_lost(run) for run in run_dirs(out))
+        status, output = lab.end(lab.start(out, *words, **back))
+        last = lab.again(out, *words)
+        good = last.survived and status == 0
+        trials.append(Trial(good, lost, "" if good else f"{status}: {last.seen} {output[-1500:]}"))
+        shutil.rmtree(out)
+    return trials
+
+
+def _together(lab: Lab, tries: int, count: int) -> list[Trial]:
+    trials = []
+    for i in range(tries):
+        out = lab.fresh()
+        words = ("seed=0",) if i % 2 else (SWEEP,)
+        processes = [lab.start(out, *words) for _ in range(count)]
+        ended = [lab.end(process) for process in processes]
+        runs = list(run_dirs(out))
+        sessions = [len(json.loads(run.provenance.read_bytes())["sessions"]) for run in runs]
+        last = lab.again(out, *words)
+        once = sessions == [1] * (1 if i % 2 else RUNS)  # each trained once, whoever did it
+        good = last.survived and once and not any(status for status, _ in ended)
+        trials.append(Trial(good, last.lost, "" if good else f"{sessions} {ended} {last.seen}"))
+        shutil.rmtree(out)
+    return trials
+
+
+def two_at_once(lab: Lab, tries: int) -> list[Trial]:
+    """two processes on one run, two on one sweep"""
+    return _together(lab, tries, 2)
+
+
+def eight_at_once(lab: Lab, tries: int) -> list[Trial]:
+    """eight processes on one run, eight on one sweep"""
+    return _together(lab, tries, 8)
+
+
+def dead_host(lab: Lab, tries: int) -> list[Trial]:
+    """a lock and a "running" of a host that is dead"""
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        raise Skipped("a host name of its own needs root, and unshare")
+    trials = []
+    for _ in range(tries):
+        out = lab.fresh()
+        elsewhere = ["unshare", "--uts", "sh", "-c", 'hostname dead.example && exec "$@"', "sh"]
+        process = lab.start(out, "seed=0", before=elsewhere)
+        while process.poll() is None and not rows(out):
+            time.sleep(0.01)
+        time.sleep(lab.rng.uniform(0.1, 0.4))
+        _kill_all(process)
+        lab.end(process)
+        (run,) = run_dirs(out)
+        host = json.loads(run.status.read_bytes())["host"]
+        assert host == "dead.example", host
+        assert (run.path / ".lock").exists()
+        last = lab.again(out, "seed=0")
+        trials.append(last)
+        shutil.rmtree(out)
+    return trials
+
+
+# -------------------------------------------------------------------------------------------------------------- network
+
+
+def network_gone(lab: Lab, tries: int) -> list[Trial]:
+    """the network is gone under one of two Dask workers"""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        raise Skipped("network namespaces need root, and ip")
+    return [_cut(lab) for _ in range(tries)]
+
+
+def _cut(lab: Lab) -> Trial:
+    """Scheduler, main and a worker in one namespace, a worker in another, and a cable between them that is cut."""
+    near, far = (f"faults-{os.getpid()}-{side}" for side in ("near", "far"))
+    words = ("hydra/launcher=dask", "hydra.launcher.wait=120", f"seed=range(0,{RUNS})")
+    environment = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+    out, file = lab.fresh(), lab.folder / f"scheduler{lab.rng.random()}.json"
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def inside(namespace: str, module: str, *arguments: str) -> None:
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            namespace,
+            sys.executable,
+            "-m",
+            f"distributed.cli.{module}",
+            *arguments,
+            "--no-dashboard",
+        ]
+        processes.append(
+            subprocess.Popen(
+                command, cwd=lab.folder, env=lab.environment | environment, start_new_session=True,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+        )  # fmt: skip
+
+    try:
+        for namespace in (near, far):
+            _system("ip", "netns", "add", namespace)
+            _system("ip", "-n", namespace, "link", "set", "lo", "up")
+        _system("ip", "-n", near, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", far)
+        for namespace, address in ((near, "10.213.7.1/30"), (far, "10.213.7.2/30")):
+            _system("ip", "-n", namespace, "addr", "add", address, "dev", "cable")
+            _system("ip", "-n", namespace, "link", "set", "cable", "up")
+        inside(near, "dask_scheduler", "--host", "10.213.7.1", "--port", "0", "--scheduler-file", str(file))
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        inside(near, "dask_worker", address, "--nthreads", "1")
+        inside(far, "dask_worker", address, "--nthreads", "1")
+        time.sleep(3)
+        arguments = [
+            word for word in lab.command(out, f"hydra.launcher.address={address}", *words) if "workers=" not in word
+        ]
+        main = subprocess.Popen(
+            ["ip", "netns", "exec", near, *arguments, "bsz=1"], cwd=lab.folder, env=lab.environment | environment,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        while main.poll() is None and len(list(out.glob("runs/*/status.json"))) < 2:
+            time.sleep(0.05)
+        time.sleep(lab.rng.uniform(0, 1))
+        _system("ip", "-n", near, "link", "set", "cable", "down")
+        status, output = lab.end(main)
+    finally:
+        for process in processes:
+            _kill_all(process)
+            process.wait()
+        for namespace in (near, far):
+            subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
+    lost = sum(epochs_lost(run) for run in run_dirs(out))
+    reference = lab.folder / "reference-network"
+    if not reference.exists():
+        assert lab.end(lab.start(reference, SWEEP, "bsz=1"))[0] == 0
+    wrong = differences(out, reference)
+    good = status == 0 and not wrong and len(list(run_dirs(out))) == RUNS
+    shutil.rmtree(out, ignore_errors=True)
+    return Trial(good, lost, "" if good else f"{status}: {wrong} {output[-1500:]}")
+
+
+# fault: how often in the short form and in the long one
+FAULTS: dict[Callable[[Lab, int], list[Trial]], tuple[int, int]] = {
+    kill_run: (2, 50),
+    kill_worker: (2, 50),
+    kill_main: (1, 50),
+    kill_both: (1, 50),
+    time_limit: (2, 20),
+    disk_full: (2, 20),
+    read_only: (1, 10),
+    damage: (7, 70),
+    out_of_memory: (1, 3),
+    no_memory: (1, 5),
+    no_processes: (1, 10),
+    clock_back: (1, 6),
+    two_at_once: (1, 10),
+    eight_at_once: (1, 4),
+    dead_host: (1, 10),
+    network_gone: (1, 3),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a few of each, in a minute")
+    parser.add_argument("--only", metavar="NAMES", help=f"of {','.join(fault.__name__ for fault in FAULTS)}")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    arguments = parser.parse_args()
+    names = arguments.only.split(",") if arguments.only else [fault.__name__ for fault in FAULTS]
+    if unknown := set(names) - {fault.__name__ for fault in FAULTS}:
+        parser.error(f"--only: no such fault: {', '.join(sorted(unknown))}")
+    facts = provenance.collect()
+    machine = {
+        "date": time.strftime("%Y-%m-%d"), "cpu": facts["cpu"], "cores": os.cpu_count(), "platform": facts["platform"],
+        "python": platform.python_version(), "numpy": np.__version__, "git_commit": facts["git_commit"],
+    }  # fmt: skip
+    print(f"{machine['cpu']}, {machine['cores']} cores; {machine['platform']}; {machine['date']}\n")
+    print(f"{'fault':<78}{'tried':>6}{'survived':>9}{'lost':>6}{'s':>6}")
+    results = []
+    with tempfile.TemporaryDirectory(prefix="mlp-faults-") as folder:
+        lab = Lab(Path(folder), random.Random(arguments.seed))
+        for fault, (few, many) in FAULTS.items():
+            tries = few if arguments.short else many
+            if fault.__name__ in names and tries:
+                results.append(_tried(fault, lab, tries))
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps({"machine": machine, "faults": results}, indent=1, ensure_ascii=False) + "\n"
+        )
+    return 1 if any(result["survived"] < result["tried"] for result in results) else 0
+
+
+def _tried(fault: Callable[[Lab, int], list[Trial]], lab: Lab, tries: int) -> dict[str, Any]:
+    """The fault so many times: one line, and what the JSON file says of it."""
+    title = (fault.__doc__ or "").strip()
+    start = time.monotonic()
+    result: dict[str, Any] = {"name": fault.__name__, "fault": title}
+    try:
+        trials = fault(lab, tries)
+    except Skipped as reason:
+        print(f"{title:<78}skipped: {reason}", flush=True)
+        return result | {"tried": 0, "survived": 0, "lost": 0, "skipped": str(reason)}
+    survived, lost = sum(trial.survived for trial in trials), sum(trial.lost for trial in trials)
+    print(f"{title:<78}{len(trials):>6}{survived:>9}{lost:>6}{time.monotonic() - start:>6.0f}", flush=True)
+    failures = [asdict(trial) for trial in trials if not trial.survived]
+    for failure in failures[:3]:
+        print(f"  {failure['seen']}")
+    return result | {"tried": len(trials), "survived": survived, "lost": lost, "failures": failures[:10]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
