@@ -434,6 +434,6 @@ def test_conditions_are_told(tmp_path):
     write_timing(tmp_path, report_seconds)
     claim = by_name(world(tmp_path, seeds=[0]))["exp-depth"]
     assert claim.verdict == "holds"
-    assert "1 BLAS thread, abacus, 2020-10-04" in claim.detail
+    assert "one thread, abacus, 2020-10-04" in claim.detail
     assert claim.n == 5
     assert claim.sample == "round"

@@ -209,6 +209,7 @@ def test_a_configuration_names_no_code(small_npz):
         "optim": {"name": "sgd"}, "data": {"name": "npz", "path": str(small_npz), "holdout": 0, "holdout_seed": 0},
         "lr": 0.1, "wd": 0.0, "mo": 0.0, "bsz": 50, "seed": 0, "dtype": "float32", "eval_train": "running",
         "epochs": 1, "out": "outputs", "checkpoint_every": 1, "threads": 1,
+        "stats": False, "tracker": {"name": "none"},
     }  # fmt: skip
     RunConfig.from_mapping(plain)
     for group in ("activ", "loss", "optim", "data"):
