@@ -221,7 +221,8 @@ def test_a_validation_set_in_the_file_will_do(tmp_path, small_npz):
     values = {
         "model": {"hidden": [4], "init_std": 0.01}, "activ": {"name": "relu"}, "loss": {"name": "ce"},
         "optim": {"name": "sgd"}, "lr": 0.1, "wd": 0, "mo": 0, "bsz": 10, "seed": 0, "dtype": "float32",
-        "eval_train": "running", "epochs": 1, "out": "out", "checkpoint_every": 1, "threads": 1, "stats": False, "tracker": {"name": "none"},
+        "eval_train": "running", "epochs": 1, "out": "out", "checkpoint_every": 1, "threads": 1,
+        "stats": False, "tracker": {"name": "none"},
         "data": {"name": "npz", "path": str(tmp_path / "own.npz"), "holdout": 0, "holdout_seed": 0},
     }  # fmt: skip
     judged = objective.objectives("valid_acc", None)
