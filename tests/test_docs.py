@@ -1,7 +1,7 @@
 """Every command in the docs works: a page's blocks are run in order, in one empty directory, on real MNIST.
 
 A block that cannot run has ``<!-- not run: why -->`` on the line before, and its commands are parsed instead. A YAML
-block begins with a comment that is a path, and is written there. :mod:`shorten` makes the commands short.
+block names its file in a comment at its top, and is written there. :mod:`shorten` makes the commands short.
 """
 
 import importlib.util
@@ -63,6 +63,7 @@ def commands(block):
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 EXCUSED = [block for block in BLOCKS if block.excuse]
+RUN = [block for block in BLOCKS if not block.excuse and block.language != "text"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -112,15 +113,13 @@ def test_blocks_run(page, shell, tmp_path):
             pytest.skip(f"needs {module}")
     for name, source in IMAGES.items():
         Image.open(ROOT / "tests" / "digits" / source).convert("RGB").save(tmp_path / name)
-    for block in blocks(page):
-        if block.excuse:
-            continue
+    for block in [block for block in RUN if block.page == page]:
         if block.language == "bash":
             shell(["bash", "-e"], tmp_path, block.text)
         elif block.language == "python":
             shell([sys.executable, "-"], tmp_path, shorten.text(block.text))
         elif block.language == "yaml":
-            name = re.match(r"# ([\w/]+\.yaml)\n", block.text)
+            name = re.match(r"(?:# @package .*\n)?# ([\w/]+\.yaml)\n", block.text)
             assert name, f"{page}:{block.line}: which file is it?"
             path = tmp_path / name[1]
             path.parent.mkdir(parents=True, exist_ok=True)
