@@ -6,6 +6,7 @@ prints the largest differences; ``docs/trust.md`` has them.
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from mlp import checkpoint
 from mlp.activations import ACTIVATIONS
@@ -63,7 +64,8 @@ def torch():
     module = pytest.importorskip("torch", reason="torch is in the extra bench")
     threads = module.get_num_threads()
     module.set_num_threads(1)
-    yield module
+    with threadpool_limits(1, user_api="blas"):  # products this small only wait for one another's threads
+        yield module
     module.set_num_threads(threads)
 
 
