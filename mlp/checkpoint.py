@@ -39,8 +39,8 @@ def load(path: Path, network: Network, optimizer: Optimizer) -> list[Epoch]:
     """
     targets = parameters(network) | {f"optim.{name}": value for name, value in optimizer.state.items()}
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*targets, "history")}
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name: read_npy(archive, name, path.stat().st_size) for name in (*targets, "history")}
         for name, target in targets.items():
             if arrays[name].shape != target.shape or arrays[name].dtype != target.dtype:
                 raise ValueError(
@@ -49,7 +49,7 @@ def load(path: Path, network: Network, optimizer: Optimizer) -> list[Epoch]:
         history = [Epoch(int(row[0]), *map(float, row[1:])) for row in arrays["history"]]
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (*UNREADABLE, LookupError, TypeError, OverflowError) as error:
         raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
     for name, target in targets.items():
         target[...] = arrays[name]

@@ -159,7 +159,7 @@ class RunDir:
                 raise ValueError(f"state {status.state!r}, epoch {status.epoch!r}")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DamagedRun(f"{self.status}: not a run's status ({error})") from None
         if status.state == "running" and not self.is_locked():
             return Status(**{**values, "state": "interrupted"})
@@ -201,7 +201,7 @@ class RunDir:
             return []
         except (OSError, ValueError, TypeError) as error:
             raise DamagedRun(f"{self.stats}: not a table of layers ({error})") from None
-        layers = max((row.layer for row in rows), default=1)
+        layers = max([1, *(row.layer for row in rows)])
         rows = rows[: len(rows) // layers * layers]  # an epoch's rows are written at once, but a kill may tear them
         epochs = [row.epoch for row in rows[::layers]]
         if epochs != sorted(set(epochs)) or rows != [
@@ -256,8 +256,8 @@ class RunDir:
     def add_provenance(self, session: dict[str, Any]) -> None:
         """Append a session to provenance.json; an unreadable file is begun anew."""
         try:
-            sessions = json.loads(self.provenance.read_bytes())["sessions"]
-        except (OSError, ValueError, TypeError, KeyError):
+            sessions = [*json.loads(self.provenance.read_bytes())["sessions"]]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             sessions = []
         write_atomic(self.provenance, json.dumps({"sessions": [*sessions, session]}, indent=1).encode() + b"\n")
 

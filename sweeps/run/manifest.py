@@ -58,10 +58,10 @@ class Manifest:
         try:
             content = json.loads(self.path.read_bytes())
             for run in content["runs"]:
-                run["run_id"], run["epochs"] + 0
+                hash(run["run_id"]), run["epochs"] + 0
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             os.replace(self.path, self.path.with_suffix(".damaged"))
             return {}
         return dict(content)
