@@ -83,7 +83,7 @@ def load(path: Path, network: Network, optimizer: Optimizer) -> list[Epoch]:
         history = _check_history(arrays["history"])
     except MemoryError:  # which is not the file's fault
         raise
-    except (*UNREADABLE, KeyError, TypeError) as error:
+    except (*UNREADABLE, LookupError, TypeError, OverflowError) as error:
         raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
     for name, target in targets.items():
         target[...] = arrays[name]

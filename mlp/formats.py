@@ -38,7 +38,8 @@ UNREADABLE = (
     zlib.error,
     zipfile.BadZipFile,
     tarfile.TarError,
-    tokenize.TokenError,  # numpy, of a garbled header
+    tokenize.TokenError,  # numpy, of a garbled header; the next as well
+    SyntaxError,
 )
 """Whatever the bytes of a file can make its parser raise."""
 

@@ -246,7 +246,7 @@ class RunDir:
             return []
         except (OSError, ValueError, TypeError) as error:
             raise DamagedRun(f"{self.stats}: not a table of layers ({error})") from None
-        layers = max((row.layer for row in rows), default=1)
+        layers = max([1, *(row.layer for row in rows)])
         rows = rows[: len(rows) // layers * layers]  # an epoch's rows are written at once, but a kill may tear them
         epochs = [row.epoch for row in rows[::layers]]
         if epochs != sorted(set(epochs)) or rows != [

@@ -107,6 +107,20 @@ def test_a_worker_killed_midway_costs_nothing(spawn, scheduler, words, command, 
     assert_same(out, tmp_path / "pool")
 
 
+def test_dask_the_pool_and_a_process_alone_give_the_same_bits(spawn, scheduler, words, command, small, tmp_path):
+    worker(spawn, scheduler)
+    grid = ("activ=gelu", "optim=sgd,adam")
+    on_dask = words(*grid, f"hydra.launcher.address={scheduler}", out="dask", epochs=4)
+    for line in (on_dask, words(*grid, launcher="pool", out="pool", epochs=4)):
+        assert command(*line).returncode == 0
+    for optim in ("sgd", "adam"):
+        alone = (*small[:-1], "activ=gelu", f"optim={optim}", "threads=1", f"out={tmp_path / 'alone'}")
+        assert command(*alone).returncode == 0
+    assert len(runs(tmp_path / "alone")) == 2
+    assert_same(tmp_path / "dask", tmp_path / "alone")
+    assert_same(tmp_path / "pool", tmp_path / "alone")
+
+
 def test_ctrl_c_ends_jobs_at_a_checkpoint_and_the_same_command_continues(spawn, scheduler, words, tmp_path):
     worker(spawn, scheduler)
     command = words("lr=0.1,0.01", f"hydra.launcher.address={scheduler}", epochs=2000)

@@ -58,7 +58,7 @@ class Manifest:
         try:
             content = json.loads(read_file(self.path))
             for run in content["runs"]:
-                run["run_id"], run["epochs"] + 0
+                hash(run["run_id"]), run["epochs"] + 0
         except FileNotFoundError:
             return {}
         except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):

@@ -1,0 +1,419 @@
+"""Coverage-guided fuzzing of everything that reads a file or a word from outside, by Atheris (extra ``fuzz``).
+
+    python scripts/fuzz.py                          every target for 60 s each
+    python scripts/fuzz.py npz where --seconds 600  two of them, longer
+    python scripts/fuzz.py npz --input FILE         once, on what was found
+
+A target may return, or raise the errors that its reader documents. Any other exception, 5 s for one input or 1 GB of
+memory is a finding: its input is kept under --work, and the exit status is 1. The corpus begins with real files,
+made by a short training run, and stays under --work too, so a second call goes on where the first one ended.
+"""
+
+import argparse
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+Seeds = Iterable[bytes]
+Target = Callable[[bytes], object]
+
+SEARCH = {
+    "name": "s", "method": "tpe", "metrics": ["valid_acc"], "directions": ["maximize"],
+    "space": [{"key": "lr", "low": 0.01, "high": 0.1, "step": None, "log": True}, {"key": "activ", "values": ["relu"]}],
+    "total": 2, "definition": {"method": "tpe"},
+    "trials": [
+        {"number": 0, "params": {"lr": 0.05, "activ": "relu"}, "state": "finished", "values": [97.5],
+         "rungs": [[1, 96.0], [3, 97.5]], "runs": [["relu-ce-8-0123456789", 3]], "error": None},
+        {"number": 1, "params": {"lr": 0.02, "activ": "relu"}, "state": "failed", "values": None,
+         "rungs": [], "runs": [], "error": "killed"},
+    ],
+}  # fmt: skip
+MANIFEST = {"name": "s", "created": "t", "updated": "t", "command": ["a"], "runs": [{"run_id": "a", "overrides": ["lr=1"], "epochs": 3}]}  # fmt: skip # noqa: E501
+
+
+class Fuzzing:
+    """The targets, by name: a method that gives its seeds and what takes one input. A folder is theirs to write in.
+
+    Compressed and checksummed containers keep mutations out, so the first byte of such an input says whether the
+    rest is the container itself, or what a correct one is made of here.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import numpy as np
+
+        from mlp.composition import compose
+        from mlp.runs import RunDir
+        from mlp.session import train
+
+        self.folder = folder
+        rng = np.random.default_rng(0)
+        self.arrays = {
+            "x_train": rng.integers(0, 256, (12, 4), np.uint8), "y_train": np.arange(12) % 3,
+            "x_test": rng.integers(0, 256, (6, 4), np.uint8), "y_test": np.arange(6) % 3,
+        }  # fmt: skip
+        np.savez(folder / "data.npz", **self.arrays)
+        self.config = compose(
+            "data=npz", f"data.path={folder / 'data.npz'}", "model.hidden=[8]", "bsz=4", "epochs=2", "threads=1",
+            "stats=true", f"out={folder / 'out'}",
+        )  # fmt: skip
+        self.run = RunDir(train(self.config).path)
+
+    def idx(self) -> tuple[Seeds, Target]:
+        from mlp.formats import IDX_FILES, blame, canonical, read_idx_files
+        from mlp.schema import InputError
+
+        folder = self._made("idx")
+
+        def read(data: bytes) -> None:
+            body = gzip.compress(data[1:], 1) if data[:1] == b"\1" else data[1:]
+            for i, file in enumerate(IDX_FILES.values()):
+                for ending in ("", ".gz"):
+                    (folder / f"{file}{ending}").unlink(missing_ok=True)
+                (folder / f"{file}.gz" if data[:1] in (b"\1", b"\2") else folder / file).write_bytes(body)
+                (folder / file).write_bytes(labels if i % 2 and data[:1] == b"\3" else body)
+            with contextlib.suppress(InputError), blame("data.path", "…"):
+                canonical(read_idx_files(folder), 10)
+
+        labels = bytes((0, 0, 8, 1, 0, 0, 0, 2, 1, 0))
+        images = bytes((0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 9, 8, 7, 6))
+        return [
+            *(mode + images for mode in (b"\0", b"\1", b"\3")), b"\0" + labels, b"\2" + gzip.compress(images)
+        ], read  # fmt: skip
+
+    def cifar(self) -> tuple[Seeds, Target]:
+        from mlp.formats import CIFAR10_FILES, blame, canonical, read_record_files, read_record_tar
+        from mlp.schema import InputError
+
+        folder = self._made("cifar")
+
+        def tar(body: bytes) -> bytes:
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+                for file in CIFAR10_FILES:
+                    info = tarfile.TarInfo(f"cifar-10-batches-bin/{file}")
+                    info.size = len(body)
+                    archive.addfile(info, io.BytesIO(body))
+            return buffer.getvalue()
+
+        def read(data: bytes) -> None:
+            mode, body = data[:1], data[1:]
+            with contextlib.suppress(InputError), blame("data.path", "…"):
+                if mode == b"\0":
+                    for file in CIFAR10_FILES:
+                        (folder / file).write_bytes(body)
+                    canonical(read_record_files(folder), 10)
+                else:
+                    packed = {b"\1": lambda: tar(body), b"\2": lambda: gzip.compress(body, 1)}.get(mode, lambda: body)
+                    path = folder / "cifar.tar.gz"
+                    path.write_bytes(packed())
+                    canonical(read_record_tar(path), 10)
+
+        record = bytes([3]) + bytes(3072)
+        return [b"\0" + record, b"\1" + record, b"\2" + gzip.decompress(tar(record)), b"\3" + tar(record)], read
+
+    def npz(self) -> tuple[Seeds, Target]:
+        from mlp.formats import blame, canonical, read_npz
+        from mlp.schema import InputError
+
+        path = self.folder / "fuzzed.npz"
+
+        def read(data: bytes) -> None:
+            path.write_bytes(npz_of(data, self.arrays))
+            with contextlib.suppress(InputError), blame("data.path", "…"):
+                canonical(read_npz(path), None)
+
+        return npz_seeds(self.folder / "data.npz"), read
+
+    def checkpoint(self) -> tuple[Seeds, Target]:
+        from mlp import checkpoint
+        from mlp.data import load
+        from mlp.model import load as load_model
+        from mlp.runs import DamagedRun
+        from mlp.schema import InputError
+        from mlp.trainer import Trainer
+
+        path = self.run.checkpoint
+        seeds = npz_seeds(path)
+        trainer = Trainer(self.config, load(self.config.data.name, self.config.data.options))
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+
+        def read(data: bytes) -> None:
+            path.write_bytes(npz_of(data, names))
+            with contextlib.suppress(DamagedRun):
+                checkpoint.load(path, trainer.network, trainer.optimizer)
+            with contextlib.suppress(DamagedRun):
+                checkpoint.read_parameters(path)
+            with contextlib.suppress(DamagedRun, InputError):
+                load_model(self.run)
+
+        return seeds, read
+
+    def identity(self) -> tuple[Seeds, Target]:
+        import yaml
+
+        from mlp.config import digest, network_parts
+        from mlp.reading import check_events, read_identity
+        from mlp.runs import DamagedRun, RunDir
+        from mlp.schema import InputError
+        from sweeps.read.record import read as read_record
+
+        def fitting(data: bytes) -> str:
+            """The directory's name that would fit, so that what follows is reached as well."""
+            try:
+                check_events(data)
+                identity = yaml.safe_load(data)
+                return f"{identity['activ']['name']}-{identity['loss']['name']}-8-{digest(identity)[:10]}"
+            except Exception:
+                return ""
+
+        def read(data: bytes) -> None:
+            name = fitting(data)
+            usable = name.isprintable() and "/" not in name and len(name) < 100
+            run = RunDir(self._made(name if usable and name else "relu-ce-8-0123456789"))
+            run.config.write_bytes(data)
+            run.status.write_bytes(status)
+            with contextlib.suppress(DamagedRun):
+                identity = read_identity(run)
+                with contextlib.suppress(InputError):
+                    network_parts(identity)
+            with contextlib.suppress(DamagedRun):
+                read_record(run, "")
+            for path in run.path.iterdir():
+                path.unlink()
+            run.path.rmdir()
+
+        status = self.run.status.read_bytes()
+        return [self.run.config.read_bytes(), b"activ: {name: relu}\nloss: {name: ce}\n"], read
+
+    def run_files(self) -> tuple[Seeds, Target]:
+        from mlp.runs import DamagedRun
+        from sweeps.read.record import read as read_record
+
+        run = self.run
+        files = (run.status, run.metrics, run.stats, run.provenance)
+        real = {path: path.read_bytes() for path in files}
+
+        def read(data: bytes) -> None:
+            path = files[data[0] % len(files)] if data else files[0]
+            path.write_bytes(data[1:])
+            for reader in (run.read_status, run.read_metrics, run.read_stats, lambda: run.result(2)):
+                with contextlib.suppress(DamagedRun):
+                    reader()
+            with contextlib.suppress(DamagedRun):
+                read_record(run, "")
+            if path == run.provenance:
+                run.add_provenance({})
+            path.write_bytes(real[path])
+
+        return [bytes([i]) + content for i, content in enumerate(real.values())], read
+
+    def manifest(self) -> tuple[Seeds, Target]:
+        from mlp.schema import InputError
+        from sweeps.read.collect import read_manifest
+        from sweeps.run.manifest import Manifest
+        from sweeps.run.plan import Point
+
+        out = self._made("tree")
+        path = self._made("tree/sweeps/s") / "manifest.json"
+        point = Point(("lr=1",), {}, self.config)
+
+        def read(data: bytes) -> None:
+            path.write_bytes(data)
+            with contextlib.suppress(InputError):
+                read_manifest(out, "s")
+            Manifest(out, "s").add([point], ["command"])
+
+        return [json.dumps(MANIFEST).encode()], read
+
+    def search(self) -> tuple[Seeds, Target]:
+        from mlp.schema import InputError
+        from sweeps.search.record import FILE, read
+
+        folder = self._made("search")
+
+        def target(data: bytes) -> None:
+            (folder / FILE).write_bytes(data)
+            with contextlib.suppress(InputError):
+                found = read(folder)
+                if found is not None:
+                    found.ranked(), found.epochs(), found.write(folder)
+
+        return [json.dumps(SEARCH).encode()], target
+
+    def where(self) -> tuple[Seeds, Target]:
+        from mlp.schema import InputError
+        from sweeps.run.where import holds
+
+        point = {"lr": 0.1, "model": "mlp1", "activ.name": "relu", "seed": 3, "model.hidden": [16], "stats": False}
+
+        def target(data: bytes) -> None:
+            with contextlib.suppress(InputError):
+                holds(data.decode("utf-8", "surrogateescape"), point)
+
+        words = ("lr <= 0.01 or model == 'mlp2'", "not seed in [1, 2] and lr * 2 / 3 - -1 < 4", "activ.name != 'gelu'")
+        return [*map(str.encode, words), b"model.hidden == [16]"], target
+
+    def filters(self) -> tuple[Seeds, Target]:
+        import pandas as pd
+
+        from mlp.schema import InputError
+        from sweeps.read import filters
+
+        table = pd.DataFrame({"activ": ["relu", None], "lr": [0.1, float("nan")], "seed": [1, 2], "b": [True, False]})
+
+        def target(data: bytes) -> None:
+            with contextlib.suppress(InputError):
+                filters.apply(table, filters.parse([data.decode("utf-8", "surrogateescape")]))
+
+        return [b"activ=relu,gelu lr<=0.01", b"seed!=1", b"'activ=a b' b=1", b"lr>1e-3"], target
+
+    def grid(self) -> tuple[Seeds, Target]:
+        import yaml
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from hydra.errors import HydraException
+
+        from mlp.schema import InputError
+        from sweeps.run.grid import Grids
+
+        parser = OverridesParser.create()
+
+        def target(data: bytes) -> None:
+            line, _, text = data.partition(b"\n")
+            try:
+                words = line.decode().split("|")
+                grids = yaml.load(text, yaml.CSafeLoader)
+            except (ValueError, yaml.YAMLError, RecursionError):
+                return
+            with contextlib.suppress(InputError, HydraException):
+                list(itertools.islice(Grids(parser, grids).points([word for word in words if word]), 1000))
+
+        zipped = b"[{activ: [relu, gelu], zip: {model: [mlp1, mlp2], epochs: [30, 60]}, where: lr < 0.1}]"
+        return [
+            b"lr=0.1,0.01|seed=range(0,3)\n" + zipped,
+            b"\na: {lr: '0.1,0.2', wd: [0, null, 'a b']}",
+            b"~lr\n",
+        ], target
+
+    def _made(self, name: str) -> Path:
+        path = self.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def npz_seeds(path: Path) -> Seeds:
+    """The file as it is, and its members, each after its length."""
+    with zipfile.ZipFile(path) as archive:
+        members = [archive.read(name) for name in archive.namelist()]
+    packed = b"".join(len(member).to_bytes(2, "little") + member for member in members)
+    return [b"\0" + path.read_bytes(), b"\1" + packed, b"\2" + packed]
+
+
+def npz_of(data: bytes, names: Iterable[str]) -> bytes:
+    mode, data = data[:1], data[1:]
+    if mode not in (b"\1", b"\2"):
+        return data
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if mode == b"\2" else zipfile.ZIP_STORED) as archive:
+        for name in names:
+            size = int.from_bytes(data[:2], "little")
+            archive.writestr(f"{name}.npy", data[2 : 2 + size])
+            data = data[2 + size :]
+    return buffer.getvalue()
+
+
+TARGETS = (
+    "idx",
+    "cifar",
+    "npz",
+    "checkpoint",
+    "identity",
+    "run_files",
+    "manifest",
+    "search",
+    "where",
+    "filters",
+    "grid",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
+    parser.add_argument("--work", type=Path, default=Path("fuzz"), help="folder of corpora and findings (fuzz)")
+    parser.add_argument("--input", type=Path, help="run the one target on this file alone")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if unknown := set(args.targets) - set(TARGETS):
+        parser.error(f"no such target: {', '.join(sorted(unknown))}; known: {', '.join(TARGETS)}")
+    if args.input and len(args.targets) != 1:
+        parser.error("--input wants one target")
+    if args.child:
+        fuzz(args.targets[0], args.seconds, args.work)
+    if args.input:
+        with target_of(args.targets[0]) as (_, target):
+            target(args.input.read_bytes())
+        return 0
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        print("error: fuzzing needs Atheris: pip install 'mlp-sweeps[fuzz]'", file=sys.stderr)
+        return 2
+    return max(watch(name, args.seconds, args.work.absolute()) for name in args.targets or TARGETS)
+
+
+def watch(name: str, seconds: int, work: Path) -> int:
+    """Fuzz in a process of its own, for a finding ends it; one line of what came of it."""
+    command = [sys.executable, __file__, name, "--child", f"--seconds={seconds}", f"--work={work}"]
+    child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    executions = re.findall(r"^#(\d+)|number_of_executed_units: (\d+)", child.stdout, re.MULTILINE)
+    reached = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", child.stdout)
+    coverage = "coverage {}, features {}, corpus {}".format(*reached[-1]) if reached else "no coverage"
+    print(f"{name:11} {''.join(executions[-1]) if executions else 0:>9} executions, {coverage}: ", end="")
+    print("nothing found" if child.returncode == 0 else f"a finding (exit status {child.returncode})", flush=True)
+    if child.returncode:
+        lines = [line for line in child.stdout.splitlines() if not line.startswith(("#", "stat::", "INFO: "))]
+        print("\n".join(f"    {line}" for line in lines[-30:]), flush=True)
+    return int(child.returncode != 0)
+
+
+@contextlib.contextmanager
+def target_of(name: str) -> Iterator[tuple[Seeds, Target]]:
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        yield getattr(Fuzzing(Path(folder)), name)()
+
+
+def fuzz(name: str, seconds: int, work: Path) -> None:
+    """Does not return."""
+    import atheris
+
+    corpus, findings = work / name / "corpus", work / name / "findings"
+    for path in (corpus, findings):
+        path.mkdir(parents=True, exist_ok=True)
+    with (
+        atheris.instrument_imports(include=["mlp", "sweeps", "yaml", "hydra.core.override_parser"]),
+        target_of(name) as (seeds, target),
+    ):
+        for i, seed in enumerate(seeds):
+            (corpus / f"seed-{i}").write_bytes(seed)
+        options = [
+            f"-max_total_time={seconds}", "-timeout=5", "-rss_limit_mb=1024", "-max_len=8192",
+            "-print_final_stats=1", f"-artifact_prefix={findings}/",
+        ]  # fmt: skip
+        atheris.Setup([sys.argv[0], *options, str(corpus)], target)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What fuzzing found (scripts/fuzz.py): a damaged file gets the reader's own error, whatever is wrong with it."""
+
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from mlp import checkpoint
+from mlp.composition import compose
+from mlp.data import load
+from mlp.formats import blame, read_npz
+from mlp.runs import DamagedRun, LayerStats, RunDir
+from mlp.schema import InputError
+from mlp.trainer import Trainer
+from sweeps.run.manifest import Manifest
+
+NESTED = b"[" * 100_000
+GARBLED = [b"{'a':\n", b"  1\n 2\n"]  # tokenize.TokenError, IndentationError
+
+
+def npy(header):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+def replaced(path, name, member):
+    """The archive's bytes with another member, its checksum right."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(buffer, "w") as new:
+        for file in old.namelist():
+            new.writestr(file, member if file == f"{name}.npy" else old.read(file))
+    return buffer.getvalue()
+
+
+def array(values):
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        *map(npy, GARBLED),
+        array(np.full((1, 9), np.inf)),
+        array(np.ones(9)),
+        array(np.float64(1)),
+        array(np.ones((1, 2))),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_history_is_damaged(small, tmp_path, member):
+    config = compose(*small)
+    trainer = Trainer(config, load(config.data.name, config.data.options))
+    path = tmp_path / "checkpoint.npz"
+    checkpoint.save(path, trainer.network, trainer.optimizer, [])
+    before = trainer.network.theta.copy()
+    path.write_bytes(replaced(path, "history", member))
+    with pytest.raises(DamagedRun, match="damaged checkpoint"):
+        checkpoint.load(path, trainer.network, trainer.optimizer)
+    np.testing.assert_array_equal(trainer.network.theta, before)
+
+
+@pytest.mark.parametrize("header", GARBLED)
+def test_a_garbled_header_in_the_user_s_data_is_named(small_npz, tmp_path, header):
+    path = tmp_path / "mine.npz"
+    path.write_bytes(replaced(small_npz, "x_train", npy(header)))
+    with pytest.raises(InputError, match=r"^data\.path="), blame("data.path", "mine.npz"):
+        read_npz(path)
+
+
+def test_a_nested_status_is_damaged(tmp_path):
+    run = RunDir(tmp_path)
+    run.status.write_bytes(NESTED)
+    with pytest.raises(DamagedRun, match=r"status\.json"):
+        run.read_status()
+
+
+def test_stats_of_layer_0_are_damaged(tmp_path):
+    run = RunDir(tmp_path)
+    run.write_stats([LayerStats(1, 0, *[0.5] * 7)])
+    with pytest.raises(DamagedRun, match=r"stats\.csv"):
+        run.read_stats()
+
+
+@pytest.mark.parametrize("content", [NESTED, b'{"sessions": 5}'])
+def test_an_unreadable_provenance_is_begun_anew(tmp_path, content):
+    run = RunDir(tmp_path)
+    run.provenance.write_bytes(content)
+    run.add_provenance({"python": "3"})
+    assert json.loads(run.provenance.read_bytes()) == {"sessions": [{"python": "3"}]}
+
+
+@pytest.mark.parametrize("content", [NESTED, b'{"runs": [{"run_id": ["a"], "epochs": 3}]}'])
+def test_an_unreadable_manifest_is_set_aside(tmp_path, content):
+    manifest = Manifest(tmp_path, "s")
+    manifest.folder.mkdir(parents=True)
+    manifest.path.write_bytes(content)
+    manifest.add([], ["command"])
+    assert json.loads(manifest.path.read_bytes())["runs"] == []
+    assert manifest.path.with_suffix(".damaged").read_bytes() == content
