@@ -11,6 +11,7 @@ Machines are noisy: each measurement is interleaved over rounds, and medians are
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -134,7 +135,7 @@ def _case(
             "times_ours": statistics.median(ratios),
             "times_ours_range": (ratios[0], ratios[-1]),
             "first_loss": measured[name][0],
-            "first_accuracy": measured[name][1],
+            "first_accuracy": measured[name][1] if math.isfinite(measured[name][1]) else None,
         }
         print(
             f"  {name:<18}{peer['step_us']:>8.0f} µs ({min(seconds) * 1e6:.0f}–{max(seconds) * 1e6:.0f})"
