@@ -51,6 +51,7 @@ def test_keeps_the_rows_that_fulfil_all(words, rows):
         ("=gelu", "must be KEY=VALUE"),
         ("lr==0.1", "must be KEY=VALUE"),
         ("activ='gelu", "cannot be read"),
+        ("activ=gelu\udcc8", "cannot be read"),  # found by fuzzing: a byte on the command line that is no text
     ],
 )
 def test_says_what_is_wrong_with_a_filter(word, message):

@@ -101,7 +101,7 @@ def test_every_combination_trains_as_pytorch_does(torch, table, activ, loss, opt
             f"model.hidden={list(HIDDEN)}", "model.init_std=0.1", f"bsz={BATCH}", "dtype=float64", *options,
         )  # fmt: skip
         parameters, losses = side_by_side(torch, config, activation, measure, optimizer_of)
-        table.append((f"{activ} {word.partition('.')[2]} {loss} {optim}", parameters, losses))
+        table.append((" ".join([activ, *word.split(".")[1:], loss, optim]), parameters, losses))
         assert parameters < LIMIT, word
         assert losses < LIMIT, word
 

@@ -81,6 +81,7 @@ def known(column: str, columns: Iterable[str]) -> str:
 
 def _split(text: str) -> list[str]:
     try:
+        text.encode()  # a word of the command line may hold bytes that are no text, and no column does
         return shlex.split(text)
     except ValueError as error:
         raise InputError("filter", text, f"cannot be read: {error}") from None
