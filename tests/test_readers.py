@@ -52,8 +52,9 @@ def array(values):
 def test_a_checkpoint_with_a_wrong_history_is_damaged(small, tmp_path, member):
     config = compose(*small)
     trainer = Trainer(config, load(config.data.name, config.data.options))
-    path = tmp_path / "checkpoint.npz"
-    checkpoint.save(path, trainer.network, trainer.optimizer, [])
+    run = RunDir(tmp_path)
+    path = run.checkpoint
+    checkpoint.save(run, trainer.network, trainer.optimizer, [])
     before = trainer.network.theta.copy()
     path.write_bytes(replaced(path, "history", member))
     with pytest.raises(DamagedRun, match="damaged checkpoint"):
