@@ -1,8 +1,9 @@
 """Configurations composed from conf/ with Hydra, as the command line does it, for whoever is not the command line."""
 
 import contextlib
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from mlp.config import RunConfig
+from mlp.schema import InputError
 
 _PACKAGE = Path(__file__).resolve().parent
 # In a wheel the configs are inside the package, in a checkout beside it.
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
+
+_NO_NAME = re.compile(r"true|false|[-+]?(inf|nan|[0-9_]*\.?[0-9_]+\.?(e[-+]?[0-9_]+)?)", re.IGNORECASE)
 
 _alone = threading.Lock()  # Hydra's state is the process's
 
@@ -39,9 +43,23 @@ def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
         InputError: a value cannot be used.
         HydraException: a word cannot be read, or there is no such key or choice.
     """
+    refuse_unnamed_choices(overrides)
     with initialized(config_dir):
         cfg = hydra.compose("config", list(overrides))
     return RunConfig.from_mapping(plain(cfg))
+
+
+def refuse_unnamed_choices(words: Sequence[str]) -> None:
+    """To Hydra ``activ=true`` is no name, and its own error tells neither field nor value.
+
+    Raises:
+        InputError: a group's choice would be read as true, false or a number.
+    """
+    for word in words:
+        group, _, value = word.partition("=")
+        if group.replace("/", "").isidentifier() and (CONF / group).is_dir() and _NO_NAME.fullmatch(value):
+            names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+            raise InputError(group, value, f"must be one of {', '.join(names)}")
 
 
 @contextlib.contextmanager

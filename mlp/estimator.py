@@ -1,11 +1,13 @@
 """A run's network as a scikit-learn estimator, trained on arrays in memory: the same numbers, and no files."""
 
+import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from mlp.activations import Floats
 from mlp.checkpoint import parameters
@@ -14,6 +16,7 @@ from mlp.config import RunConfig
 from mlp.data import Dataset, Split
 from mlp.layers import Softmax
 from mlp.model import forward, network_of
+from mlp.team import Team, cores
 from mlp.trainer import Trainer
 
 try:
@@ -96,8 +99,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         train = Split(x, labels.astype(np.intp), rows)
         first = Split(x, train.y[:1], rows[:1])  # what an epoch measures at its end is not wanted here
         config = self._config()
-        trainer = Trainer(config, Dataset(train, first, first, len(self.classes_), x.shape[1], {}))
-        self.loss_curve_ = [trainer.epoch(number).train_loss for number in range(1, config.epochs + 1)]
+        dataset = Dataset(train, first, first, len(self.classes_), x.shape[1], {})
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(Team(cores())) as team:  # as a run has it
+            trainer = Trainer(config, dataset, team)
+            self.loss_curve_ = [trainer.epoch(number).train_loss for number in range(1, config.epochs + 1)]
         self.n_iter_ = config.epochs
         self.config_ = config
         self.parameters_ = parameters(trainer.network)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp import data, progress
-from mlp.composition import CONF, plain
+from mlp.composition import CONF, plain, refuse_unnamed_choices
 from mlp.composition import compose as compose
 from mlp.config import RunConfig
 from mlp.runs import Result, RunDir
@@ -52,6 +52,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
     sys.argv[1:] = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
     try:
+        refuse_unnamed_choices(sys.argv[1:])
         _task()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -143,3 +143,11 @@ def test_the_report_s_flags_are_checked(tmp_path, words):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("word", ["activ=true", "loss=1e3", "tracker=FALSE"])
+def test_a_choice_that_is_no_name_to_hydra(command, word):
+    done = command(word)
+    assert done.returncode == 2
+    field, _, value = word.partition("=")
+    assert done.stderr.startswith(f"error: {field}={value}: must be one of ")
