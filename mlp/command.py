@@ -1,33 +1,38 @@
-"""What the commands that use a trained network share: their errors on one line, and their exit status."""
+"""What commands share: their errors on one screen, and their exit status."""
 
 import os
 import sys
 from collections.abc import Callable, Iterable
 
-from mlp.reading import printable
 from mlp.runs import DamagedRun
 from mlp.schema import InputError
 
 
-def run(command: Callable[[], None]) -> int:
-    """Exit status: 0 done, 1 a run or file cannot be read or written, 2 unusable input, 130 interrupted by Ctrl-C."""
+def run(command: Callable[[], int | None]) -> int:
+    """Exit status: the command's own or 0 if it is done, 1 a run or file cannot be read or written, 2 unusable input,
+    130 interrupted by Ctrl-C.
+    """
     try:
-        command()
+        status = command() or 0
         sys.stdout.flush()
     except InputError as error:
-        return _fail(str(error), 2)
+        return fail(str(error), 2)
     except DamagedRun as error:
-        return _fail(str(error), 1)
+        return fail(str(error), 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # as with | head: nobody reads on, and that is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
+        return 0
     except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
-    return 0
+        return fail(f"{error.strerror or error}: {error.filename or ''}", 1)
+    return status
 
 
-def _fail(message: str, status: int) -> int:
+def fail(message: str, status: int) -> int:
+    """Say it, and return the status."""
+    from mlp.reading import printable
+
     print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return status
 

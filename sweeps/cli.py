@@ -4,13 +4,13 @@ Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 inter
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlp.runs import DamagedRun, folder, write_atomic
+from mlp.command import fail, run
+from mlp.runs import folder, write_atomic
 from mlp.schema import InputError, number
 
 if TYPE_CHECKING:
@@ -21,29 +21,13 @@ _Command = Callable[[argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    try:
+
+    def command() -> int:
         args = _parse(list(sys.argv[1:] if argv is None else argv))
         status: int = args.run(args)
-        sys.stdout.flush()
-    except InputError as error:
-        return _fail(str(error), 2)
-    except DamagedRun as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # as with | head: nobody reads on, and that is no error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
-        return 0
-    except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
-    return status
+        return status
 
-
-def _fail(message: str, status: int) -> int:
-    from mlp.reading import printable
-
-    print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
-    return status
+    return run(command)
 
 
 # ---------------------------------------------------------------------------------------------------------- arguments
@@ -262,7 +246,7 @@ def _export(args: argparse.Namespace) -> int:
     try:
         told = export.export(_load(args), args.to, say=lambda line: print(f"note: {line}", file=sys.stderr), **options)
     except export.ExportError as error:
-        return _fail(str(error), 1)
+        return fail(str(error), 1)
     print(f"{told} runs exported to {args.to}")
     return 0
 

@@ -13,6 +13,7 @@ import pytest
 
 from mlp import checkpoint
 from mlp.composition import compose
+from mlp.losses import LOSSES
 from mlp.runs import Epoch, RunDir
 from mlp.session import train
 from mlp.trainer import Trainer
@@ -243,3 +244,13 @@ def test_a_process_that_waits_for_a_run_can_be_interrupted(small, tmp_path):
     assert "interrupted" in out
     trains.kill()
     trains.communicate()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_continued_run_sums_its_losses_as_an_unbroken_one(small, tmp_path, loss):
+    """The first session's scratch memory has grown by an evaluation that a later one has not made yet."""
+    words = (*small[:-1], f"loss={loss}", "lr=0.05")
+    straight = train(compose(*words, "epochs=2", f"out={tmp_path / 'straight'}"))
+    for epochs in (1, 2):
+        continued = train(compose(*words, f"epochs={epochs}", f"out={tmp_path / 'continued'}"))
+    assert [row[:7] for row in continued.history] == [row[:7] for row in straight.history]
