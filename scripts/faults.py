@@ -192,7 +192,7 @@ def _struck(lab: Lab, tries: int, strike: Callable[["subprocess.Popen[str]"], No
     return trials
 
 
-def _kill_all(process: "subprocess.Popen[Any]") -> None:
+def kill_all(process: "subprocess.Popen[Any]") -> None:
     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -221,7 +221,7 @@ def kill_main(lab: Lab, tries: int) -> list[Trial]:
 
 def kill_both(lab: Lab, tries: int) -> list[Trial]:
     """kill -9 of main and workers at once"""
-    return _struck(lab, tries, _kill_all, SWEEP)
+    return _struck(lab, tries, kill_all, SWEEP)
 
 
 def kill_worker(lab: Lab, tries: int) -> list[Trial]:
@@ -258,7 +258,7 @@ def time_limit(lab: Lab, tries: int) -> list[Trial]:
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)  # Slurm's KillWait is 30
-        _kill_all(process)
+        kill_all(process)
 
     return _struck(lab, (tries + 1) // 2, strike, "seed=0") + _struck(lab, (tries + 1) // 2, strike, SWEEP)
 
@@ -489,7 +489,7 @@ def clock_back(lab: Lab, tries: int) -> list[Trial]:
         words = ("seed=0",) if i % 2 else (SWEEP,)
         process = lab.start(out, *words)
         lab.moment(process, out)
-        _kill_all(process)
+        kill_all(process)
         lab.end(process)
         lost = sum(epochs_lost(run) for run in run_dirs(out))
         status, output = lab.end(lab.start(out, *words, **back))
@@ -539,7 +539,7 @@ def dead_host(lab: Lab, tries: int) -> list[Trial]:
         while process.poll() is None and not rows(out):
             time.sleep(0.01)
         time.sleep(lab.rng.uniform(0.1, 0.4))
-        _kill_all(process)
+        kill_all(process)
         lab.end(process)
         (run,) = run_dirs(out)
         host = json.loads(run.status.read_bytes())["host"]
@@ -617,7 +617,7 @@ def _cut(lab: Lab) -> Trial:
         status, output = lab.end(main)
     finally:
         for process in processes:
-            _kill_all(process)
+            kill_all(process)
             process.wait()
         for namespace in (near, far):
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
@@ -652,6 +652,15 @@ FAULTS: dict[Callable[[Lab, int], list[Trial]], tuple[int, int]] = {
 }
 
 
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    facts = provenance.collect()
+    return {
+        "date": time.strftime("%Y-%m-%d"), "cpu": facts["cpu"], "cores": os.cpu_count(), "platform": facts["platform"],
+        "python": platform.python_version(), "numpy": np.__version__, "git_commit": facts["git_commit"],
+    }  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few of each, in a minute or two")
@@ -662,12 +671,8 @@ def main() -> int:
     names = arguments.only.split(",") if arguments.only else [fault.__name__ for fault in FAULTS]
     if unknown := set(names) - {fault.__name__ for fault in FAULTS}:
         parser.error(f"--only: no such fault: {', '.join(sorted(unknown))}")
-    facts = provenance.collect()
-    machine = {
-        "date": time.strftime("%Y-%m-%d"), "cpu": facts["cpu"], "cores": os.cpu_count(), "platform": facts["platform"],
-        "python": platform.python_version(), "numpy": np.__version__, "git_commit": facts["git_commit"],
-    }  # fmt: skip
-    print(f"{machine['cpu']}, {machine['cores']} cores; {machine['platform']}; {machine['date']}\n")
+    here = machine()
+    print(f"{here['cpu']}, {here['cores']} cores; {here['platform']}; {here['date']}\n")
     print(f"{'fault':<78}{'tried':>6}{'survived':>9}{'lost':>6}{'s':>6}")
     results = []
     with tempfile.TemporaryDirectory(prefix="mlp-faults-") as folder:
@@ -677,9 +682,7 @@ def main() -> int:
             if fault.__name__ in names and tries:
                 results.append(_tried(fault, lab, tries))
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"machine": machine, "faults": results}, indent=1, ensure_ascii=False) + "\n"
-        )
+        arguments.json.write_text(json.dumps({"machine": here, "faults": results}, indent=1, ensure_ascii=False) + "\n")
     return 1 if any(result["survived"] < result["tried"] for result in results) else 0
 
 

@@ -21,6 +21,7 @@ from pebble import ProcessExpired, ProcessPool
 from mlp.schema import integer, optional
 from mlp.team import cores
 from sweeps.run.job import Job, Outcome, execute
+from sweeps.run.lock import PipeLock
 
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
 
@@ -59,6 +60,10 @@ class _Process(SpawnProcess):
 
 class _Spawn(SpawnContext):
     Process = _Process
+
+    def RLock(self) -> Any:  # noqa: N802
+        """What pebble guards its pipes with."""
+        return PipeLock()
 
 
 _alone = threading.Lock()
