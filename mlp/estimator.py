@@ -16,7 +16,7 @@ from mlp.config import RunConfig
 from mlp.data import Dataset, Split
 from mlp.layers import Softmax
 from mlp.model import forward, network_of
-from mlp.team import Team, cores
+from mlp.team import cores
 from mlp.trainer import Trainer
 
 try:
@@ -100,8 +100,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         first = Split(x, train.y[:1], rows[:1])  # what an epoch measures at its end is not wanted here
         config = self._config()
         dataset = Dataset(train, first, first, len(self.classes_), x.shape[1], {})
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(Team(cores())) as team:  # as a run has it
-            trainer = Trainer(config, dataset, team)
+        with (  # as a run has it
+            threadpool_limits(1, user_api="blas"),
+            contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,
+        ):
             self.loss_curve_ = [trainer.epoch(number).train_loss for number in range(1, config.epochs + 1)]
         self.n_iter_ = config.epochs
         self.config_ = config

@@ -1,6 +1,5 @@
 """Layers: an affine map over views of the network's flat parameter vector, and softmax as a layer of its own."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,6 @@ class Linear:
         weight: W, (fan_in, fan_out); updated from outside, by the optimizer.
         bias: b, (fan_out,).
         grad_weight, grad_bias: where ``backward`` leaves ∂L/∂W and ∂L/∂b; same shapes.
-        matmul: see :class:`mlp.network.Network`.
         order: of the output in memory, "C" by example, "F" by column.
     """
 
@@ -25,14 +23,12 @@ class Linear:
         bias: Floats,
         grad_weight: Floats,
         grad_bias: Floats,
-        matmul: Callable[..., Floats] = np.matmul,
         order: Literal["C", "F"] = "C",
     ) -> None:
         self.weight = weight
         self.bias = bias
         self.grad_weight = grad_weight
         self.grad_bias = grad_bias
-        self._matmul = matmul
         self._x: Floats = np.empty(0)
         self._z = Workspace(order)
         self._dx = Workspace()
@@ -40,18 +36,18 @@ class Linear:
     def forward(self, x: Floats) -> Floats:
         """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
         self._x = x
-        z = self._matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
+        z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
         z += self.bias
         return z
 
     def backward(self, delta: Floats) -> None:
         """delta: ∂L/∂z, (batch, fan_out); fills ``grad_weight`` and ``grad_bias``."""
-        self._matmul(self._x.T, delta, out=self.grad_weight)
+        np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
     def input_gradient(self, delta: Floats) -> Floats:
         """∂L/∂x, (batch, fan_in), from the same delta; the first layer has no use for it."""
-        return self._matmul(delta, self.weight.T, out=self._dx.like(self._x))
+        return np.matmul(delta, self.weight.T, out=self._dx.like(self._x))
 
 
 class Softmax:

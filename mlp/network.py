@@ -9,6 +9,11 @@ from mlp.activations import Activation, Floats
 from mlp.layers import Linear
 
 
+def count_parameters(sizes: Sequence[int]) -> int:
+    """Weights and biases of a network of these widths, from input to output."""
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+
+
 class Network:
     """Linear → activation → … → Linear, logits out.
 
@@ -19,7 +24,7 @@ class Network:
         sizes: widths from input to output, e.g. ``(784, 360, 10)``.
         activation: makes the activation of one hidden layer.
         dtype: ``float32`` or ``float64``; everything is computed in it.
-        matmul: ``matmul(a, b, out=c)``, for those who have several threads for it.
+        theta, grad: vectors of :func:`count_parameters` to be used instead of new ones.
     """
 
     def __init__(
@@ -28,12 +33,13 @@ class Network:
         activation: Callable[[], Activation],
         *,
         dtype: str,
-        matmul: Callable[..., Floats] = np.matmul,
+        theta: Floats | None = None,
+        grad: Floats | None = None,
     ) -> None:
         shapes = list(pairwise(sizes))  # (fan_in, fan_out) of each layer
-        count = sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
-        self.theta: Floats = np.zeros(count, dtype)
-        self.grad: Floats = np.zeros(count, dtype)
+        count = count_parameters(sizes)
+        self.theta: Floats = np.zeros(count, dtype) if theta is None else theta
+        self.grad: Floats = np.zeros(count, dtype) if grad is None else grad
         self.linears: list[Linear] = []
         start = 0
         for fan_in, fan_out in shapes:
@@ -44,7 +50,6 @@ class Network:
                     self.theta[middle:end],
                     self.grad[start:middle].reshape(fan_in, fan_out),
                     self.grad[middle:end],
-                    matmul,
                     # A loss reduces over a few classes: along the batch that is five times faster than along them.
                     order="F" if end == count else "C",
                 )

@@ -3,7 +3,8 @@
 Conventions differ between libraries, so ours are written out. ``grad`` holds ``gradient_scale`` times the gradient of
 the mean loss when a step is taken: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
 Weight decay acts on weights and biases alike, as in the report. A step is ``advance``, then ``update`` for all parts
-of the vectors: every element is updated by itself, so several threads may take a part each.
+of the vectors: every element is updated by itself, so several processes may take a part each, if ``state`` is made of
+``zeros`` that all of them see.
 """
 
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 
 from mlp.activations import Floats
 from mlp.schema import Entry, entry, number
+from mlp.team import Zeros
 
 
 class Optimizer(Protocol):
@@ -37,11 +39,13 @@ class SGD:
     kept as u = lr·v, which saves a pass over the weights: u ← mo·u + lr·∂L/∂W + lr·wd·W;  W ← W − u.
     """
 
-    def __init__(self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float) -> None:
+    def __init__(
+        self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float, zeros: Zeros = np.zeros
+    ) -> None:
         self.gradient_scale = lr
         self._theta, self._grad = theta, grad
         self._decay, self._mo = lr * wd, mo
-        self._u = np.zeros_like(theta)
+        self._u = zeros(theta.shape, theta.dtype)
         self._scratch = np.empty_like(theta)
         self.state = {"lr_velocity": self._u}
 
@@ -63,11 +67,13 @@ class Nesterov:
     g = ∂L/∂W + wd·W;  v ← mo·v + g;  W ← W − lr·(g + mo·v)
     """
 
-    def __init__(self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float) -> None:
+    def __init__(
+        self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float, zeros: Zeros = np.zeros
+    ) -> None:
         self.gradient_scale = lr
         self._theta, self._grad = theta, grad
         self._decay, self._mo = lr * wd, mo
-        self._u = np.zeros_like(theta)
+        self._u = zeros(theta.shape, theta.dtype)
         self._scratch = np.empty_like(theta)
         self.state = {"lr_velocity": self._u}
 
@@ -106,13 +112,14 @@ class Adam:
         beta2: float,
         eps: float,
         decoupled: bool,
+        zeros: Zeros = np.zeros,
     ) -> None:
         self.gradient_scale = 1.0
         self._theta, self._grad = theta, grad
         self._lr, self._wd, self._beta1, self._beta2, self._eps = lr, wd, mo, beta2, eps
         self._decoupled = decoupled
-        self._m, self._s = np.zeros_like(theta), np.zeros_like(theta)
-        self._t = np.zeros(1)  # steps taken; an array, so that a checkpoint restores it like the others
+        self._m, self._s = zeros(theta.shape, theta.dtype), zeros(theta.shape, theta.dtype)
+        self._t = zeros(1, np.float64)  # steps taken; an array, so that a checkpoint restores it like the others
         self._scratch = np.empty_like(theta)
         self.state = {"m": self._m, "s": self._s, "t": self._t}
 

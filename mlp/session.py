@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from mlp import checkpoint, provenance
 from mlp.config import RunConfig, flatten
-from mlp.data import Dataset, load
+from mlp.data import load
 from mlp.probe import Probe
 from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now
 from mlp.schema import InputError
-from mlp.team import Team, cores
+from mlp.team import cores
 from mlp.trackers import Tracking, Untracked, tracking
 from mlp.trainer import Diverged, Trainer
 
@@ -62,10 +62,11 @@ def train(
                 if finished is not None:
                     return finished
                 with (
-                    threadpool_limits(1, user_api="blas"),  # the team has the threads
-                    contextlib.closing(Team(config.threads or cores())) as team,
+                    threadpool_limits(1, user_api="blas"),  # the trainer's processes have the cores
+                    contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,
                 ):
-                    return _Session(config, run, dataset, team, stop).run(on_epoch)
+                    probe = Probe(config, dataset) if config.stats else None
+                    return _Session(config, run, trainer, probe, stop).run(on_epoch)
     except Interrupted as why:  # while waiting for the lock: the run is another's
         return Result(run.path.name, run.path, "interrupted", (), str(why), signal=why.signum)
     except PermissionError as error:
@@ -116,13 +117,10 @@ class _Stop:
 class _Session:
     """One process's turn at a run, under its lock."""
 
-    def __init__(self, config: RunConfig, run: RunDir, dataset: Dataset, team: Team, stop: _Stop) -> None:
-        self._config, self._run, self._stop = config, run, stop
-        self._trainer = Trainer(config, dataset, team)
-        self._threads = team.threads
+    def __init__(self, config: RunConfig, run: RunDir, trainer: Trainer, probe: Probe | None, stop: _Stop) -> None:
+        self._config, self._run, self._trainer, self._probe, self._stop = config, run, trainer, probe, stop
         self._started = now()
         self._history: list[Epoch] = []
-        self._probe = Probe(config, dataset) if config.stats else None
         self._tracking: Tracking | Untracked = Untracked()
 
     def run(self, on_epoch: Callable[[Epoch], None] | None) -> Result:
@@ -152,7 +150,7 @@ class _Session:
         self._run.write_metrics(self._history)
         if self._probe:
             self._resume_stats(self._probe)
-        session = {"started": self._started, "from_epoch": len(self._history), "threads": self._threads}
+        session = {"started": self._started, "from_epoch": len(self._history), "threads": self._trainer.members}
         session |= provenance.collect()
         self._run.add_provenance(session)
         self._write_status("running")

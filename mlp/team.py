@@ -1,25 +1,34 @@
-"""Threads that share the large pieces of a training step: the products and the update.
+"""Processes that train one network together, each on a share of every batch and then of the parameters.
 
-A BLAS has threads of its own, but they wait for one another by spinning: as soon as another process takes one of the
-cores, a product of a millisecond takes ten. Ours sleep between tasks. What is smaller stays on one thread: it costs
-more to wake another, and to wait for the interpreter, than is saved.
+Threads would meet at the interpreter's lock after every NumPy call, some 30 µs each time; a BLAS's own threads wait for
+one another by spinning, so that a product of a millisecond takes ten as soon as another process takes one of the cores.
 """
 
+import contextlib
+import mmap
+import multiprocessing
 import os
-import threading
+import signal
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Any, Protocol, final
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from mlp.activations import Floats
+_SPINS = 1000
+"""Looks, of 0.1 µs each, before who waits goes to sleep: to be woken takes 50 µs, and shares end at nearly one time."""
 
-_WORTH_SHARING = 5_000_000
-"""Multiply-adds for each thread below which waking it does not pay."""
+_ALONE = 0.5
+"""Seconds of sleep after which who waits makes sure that the other is still there."""
 
-_LEAD = 2_000_000
-"""Multiply-adds that the caller's thread does while another is being woken (30 µs)."""
+
+class Zeros(Protocol):
+    """``np.zeros``, or memory that several processes see."""
+
+    def __call__(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
 
 
 def cores() -> int:
@@ -33,89 +42,109 @@ def cores() -> int:
     return available
 
 
+def share(count: int, size: int, member: int) -> slice:
+    """The member's part of ``range(count)``, as large as those of the others to within one."""
+    return slice(count * member // size, count * (member + 1) // size)
+
+
 @final
 class Team:
-    """A number of threads, the caller's own among them. ``close`` it when done.
+    """This process, member 0, and helpers forked from it, which die with it. ``close`` it when done.
 
-    For a given number of threads work is always divided in the same way: same results, bit for bit.
+    What they are to see of one another has to be in memory from ``zeros``, asked for before ``begin``; all else of a
+    helper is a copy as of then. Helpers touch no file, no network and no lock but the team's own.
     """
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = threads
-        self._helpers = [_Helper(f"helper-{number}") for number in range(1, threads)]
+    def __init__(self, size: int = 1) -> None:
+        # Elsewhere a forked process may not use the system's libraries for linear algebra.
+        self.size = size if sys.platform == "linux" else 1
+        self._tasks: tuple[Callable[[int], None], ...] = ()
+        self._helpers: list[_Helper] = []
+        self._number = self.zeros(1, np.intp)
 
-    def matmul(self, a: Floats, b: Floats, out: Floats) -> Floats:
-        """``np.matmul(a, b, out)`` of matrices (m, k) and (k, n), the rows of the result divided among the threads."""
-        row = out.shape[1] * a.shape[1]
-        parts = min(self.threads, len(out), len(out) * row // _WORTH_SHARING)
-        if parts < 2:
-            return np.matmul(a, b, out=out)
-        self._share(lambda part: np.matmul(a[part], b, out=out[part]), len(out), parts, lead=_LEAD // row)
-        return out
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array that all members see. It has no name, so nothing of it can be left behind."""
+        array = np.zeros(shape, dtype)
+        return array if self.size == 1 else np.frombuffer(mmap.mmap(-1, array.nbytes), dtype).reshape(shape)
 
-    def elementwise(self, task: Callable[[slice], object], length: int) -> None:
-        """``task(part)`` for parts that make up ``range(length)``, one a thread."""
-        self._share(task, length, min(self.threads, length * 50 // _WORTH_SHARING), lead=0)
+    def begin(self, *tasks: Callable[[int], None]) -> None:
+        """Fork the helpers, which know these tasks; a task is called with the number of the member."""
+        self._tasks = tasks
+        self._helpers = [_Helper(member, self._perform) for member in range(1, self.size)]
+
+    def run(self, task: Callable[[int], None]) -> None:
+        """Let every member do the task at once; returns when all have.
+
+        Raises:
+            ChildProcessError: a helper has died, e.g. for want of memory.
+        """
+        if not self._helpers:
+            task(0)
+            return
+        self._number[0] = self._tasks.index(task)
+        for helper in self._helpers:
+            helper.begun.release()
+        try:
+            task(0)
+        finally:
+            for helper in self._helpers:
+                helper.wait()
 
     def close(self) -> None:
-        """End the threads; the team is of no use afterwards."""
+        """End the helpers; the team is of no use afterwards."""
         for helper in self._helpers:
-            helper.close()
+            helper.kill()
 
-    def _share(self, task: Callable[[slice], object], length: int, parts: int, lead: int) -> None:
-        if parts < 2:
-            task(slice(0, length))
-            return
-        lead = min(lead, length // (2 * parts))
-        cuts = [0, *(lead + (length - lead) * part // parts for part in range(1, parts + 1))]
-        helpers = self._helpers[: parts - 1]
-        for helper, start, stop in zip(helpers, cuts[1:], cuts[2:], strict=False):
-            helper.begin(task, slice(start, stop))
-        try:
-            task(slice(0, cuts[1]))
-        finally:
-            errors = [helper.finish() for helper in helpers]
-        for error in errors:
-            if error:
-                raise error
+    def _perform(self, member: int) -> None:
+        self._tasks[self._number[0]](member)
 
 
 @final
 class _Helper:
-    """A thread, asleep between tasks. A daemon: a process that ends in the middle of one does not wait for it.
+    """A forked process; a semaphore each way is all that passes between it and the caller."""
 
-    A lock each way is all that passes between the threads; a future or a queue takes several times as long.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._task: Callable[[slice], object] | None = None
-        self._part = slice(0)
-        self._error: Exception | None = None
-        self._begun, self._done = threading.Lock(), threading.Lock()
-        self._begun.acquire()
-        self._done.acquire()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def begin(self, task: Callable[[slice], object], part: slice) -> None:
-        self._task, self._part, self._error = task, part, None
-        self._begun.release()
-
-    def finish(self) -> Exception | None:
-        self._done.acquire()
-        return self._error
-
-    def close(self) -> None:
-        self._task = None
-        self._begun.release()
-
-    def _run(self) -> None:
-        np.seterr(all="ignore")  # of this thread; the trainer looks for what is not finite
-        while True:
-            self._begun.acquire()
-            if self._task is None:
-                return
+    def __init__(self, member: int, perform: Callable[[int], None]) -> None:
+        context = multiprocessing.get_context("fork")
+        self.begun, self._done = context.Semaphore(0), context.Semaphore(0)
+        parent = os.getpid()
+        with warnings.catch_warnings():  # Python's, of locks that other threads may hold: the helper takes none of them
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
+        if not self._pid:
             try:
-                self._task(self._part)
-            except Exception as error:  # MemoryError, for one
-                self._error = error
+                self._serve(member, perform, parent)
+            finally:
+                os._exit(1)
+
+    def _serve(self, member: int, perform: Callable[[int], None], parent: int) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):  # they come to the caller as well, which knows what to do
+            signal.signal(signum, signal.SIG_IGN)
+        os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # locks and pipes of the caller's must not outlive it
+        np.seterr(all="ignore")  # the trainer looks for what is not finite
+        while True:
+            _acquire(self.begun, lambda: None if os.getppid() == parent else os._exit(0))
+            perform(member)
             self._done.release()
+
+    def wait(self) -> None:
+        _acquire(self._done, self._check)
+
+    def kill(self) -> None:
+        """It holds nothing that would have to be put in order."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has died before, or was waited for
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _check(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                return
+        raise ChildProcessError(f"helper process {self._pid} has died; was there not enough memory?")
+
+
+def _acquire(semaphore: Any, check: Callable[[], None]) -> None:
+    for _ in range(_SPINS):
+        if semaphore.acquire(False):
+            return
+    while not semaphore.acquire(True, _ALONE):
+        check()

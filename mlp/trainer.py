@@ -12,12 +12,14 @@ from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, Split
 from mlp.losses import LOSSES, Labels
-from mlp.network import Network
+from mlp.network import Network, count_parameters
 from mlp.optim import OPTIMIZERS, Optimizer
 from mlp.runs import Epoch
-from mlp.team import Team
+from mlp.team import Team, share
 
 _EVALUATION_ROWS = 1000  # a block's activations stay within a few MB
+_SHARED_ROWS = 50  # of a batch for each process, below which gradients cost more to add up than is gained
+_SHARED_WORK = 1_000_000  # multiply-adds of a step for each process, below which it does not pay to wait for the others
 _INITIALIZATION = 0  # epochs count from 1, so 0 is free to seed the weights
 
 
@@ -30,31 +32,45 @@ class Trainer:
     """Network, optimizer and data of one run; ``epoch(k)`` depends on nothing but their state, the seed and k.
 
     Args:
-        team: threads that share the large pieces of a step (by default there is one); the caller closes it.
+        threads: cores to use, at most; a small network uses fewer, see ``members``. With more than one, close it.
     """
 
-    def __init__(self, config: RunConfig, dataset: Dataset, team: Team | None = None) -> None:
-        self._team = team or Team()
+    def __init__(self, config: RunConfig, dataset: Dataset, threads: int = 1) -> None:
         sizes = (dataset.features, *config.hidden, dataset.classes)
+        count = count_parameters(sizes)
+        self._dtype = np.dtype(config.dtype)
+        self._batch_size = min(config.bsz, len(dataset.train))
+        self._team = team = Team(_worthwhile(threads, self._batch_size, count))
+        self.members = team.size
+        """Processes that it trains with."""
+
         activation = ACTIVATIONS[config.activ.name]
-        self.network = Network(
-            sizes,
-            lambda: activation.build(**config.activ.options),
-            dtype=config.dtype,
-            matmul=self._team.matmul,
-        )
+        theta, self._grads = team.zeros(count, self._dtype), team.zeros((team.size, count), self._dtype)
+        self._networks = [
+            Network(sizes, lambda: activation.build(**config.activ.options), dtype=config.dtype, theta=theta, grad=grad)
+            for grad in self._grads
+        ]
+        self.network = self._networks[0]
         self.network.initialize(_rng(config.seed, _INITIALIZATION), std=config.init_std)
         self.optimizer: Optimizer = OPTIMIZERS[config.optim.name].build(
-            self.network.theta, self.network.grad, lr=config.lr, wd=config.wd, mo=config.mo, **config.optim.options
+            theta, self._grads[0], lr=config.lr, wd=config.wd, mo=config.mo, zeros=team.zeros, **config.optim.options
         )
         self._loss = LOSSES[config.loss.name].build(**config.loss.options)
         self._dataset = dataset
-        self._batch_size = min(config.bsz, len(dataset.train))
         self._seed = config.seed
         self._full_train = config.eval_train == "full"
-        self._dtype = np.dtype(config.dtype)
         self._batches = Batches(dataset.train, self._batch_size, self._dtype)
         self._evaluations: dict[int, Batches] = {}
+
+        # What a member is told, and what it answers.
+        self._index = team.zeros(self._batch_size, np.intp)
+        self._count = team.zeros(1, np.intp)
+        self._sums = team.zeros((team.size, 2), np.float64)
+        team.begin(self._differentiate, self._update, self._evaluate)
+
+    def close(self) -> None:
+        """End the other processes."""
+        self._team.close()
 
     def epoch(self, number: int, after_batch: Callable[[], None] = lambda: None) -> Epoch:
         """Train epoch ``number`` (from 1) and evaluate.
@@ -81,28 +97,63 @@ class Trainer:
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Mean loss per image and accuracy in percent."""
-        rows = min(_EVALUATION_ROWS, len(split))
-        batches = self._evaluations.setdefault(id(split), Batches(split, rows, self._dtype))
-        loss, correct = 0.0, 0
-        for start in range(0, len(split), rows):
-            x, labels = batches.take(np.arange(start, min(start + rows, len(split))))
-            block_loss, block_correct = self._measure(x, labels)
-            loss += block_loss
-            correct += block_correct
+        for number, own in enumerate((self._dataset.train, self._dataset.valid, self._dataset.test)):
+            if own is split:  # which the other processes have too
+                self._count[0] = number
+                self._team.run(self._evaluate)
+                loss, correct = self._sums.sum(axis=0).tolist()
+                break
+        else:
+            loss, correct = self._measure_rows(split, slice(0, len(split)))
         return loss / len(split), 100 * correct / len(split)
 
     def step(self, index: NDArray[np.intp]) -> tuple[float, int]:
         """One update on the training images at ``index``; their summed loss and how many were right, before it."""
-        x, labels = self._batches.take(index)
-        loss, correct = self._measure(x, labels)
-        self.network.backward(self._loss.backward(self.optimizer.gradient_scale / len(labels)))
+        self._index[: len(index)] = index
+        self._count[0] = len(index)
+        self._team.run(self._differentiate)
         self.optimizer.advance()
-        self._team.elementwise(self.optimizer.update, len(self.network.theta))
+        self._team.run(self._update)
+        loss, correct = self._sums.sum(axis=0).tolist()
+        return loss, int(correct)
+
+    def _differentiate(self, member: int) -> None:
+        """The gradient for the member's rows of the batch, in its own row of ``_grads``."""
+        count = int(self._count[0])
+        network = self._networks[member]
+        x, labels = self._batches.take(self._index[share(count, self.members, member)])
+        self._sums[member] = self._measure(network, x, labels)
+        network.backward(self._loss.backward(self.optimizer.gradient_scale / count))
+
+    def _update(self, member: int) -> None:
+        """The member's part of the parameters, by the sum of all gradients."""
+        part = share(self._grads.shape[1], self.members, member)
+        grad = self._grads[0, part]
+        for other in self._grads[1:, part]:
+            grad += other
+        self.optimizer.update(part)
+
+    def _evaluate(self, member: int) -> None:
+        """The member's part of a split."""
+        split = (self._dataset.train, self._dataset.valid, self._dataset.test)[self._count[0]]
+        self._sums[member] = self._measure_rows(split, share(len(split), self.members, member))
+
+    def _measure_rows(self, split: Split, rows: slice) -> tuple[float, int]:
+        """Summed loss, and how many are right."""
+        block = min(_EVALUATION_ROWS, len(split))
+        batches = self._evaluations.get(id(split)) or Batches(split, block, self._dtype)
+        self._evaluations[id(split)] = batches
+        loss, correct = 0.0, 0
+        for start in range(rows.start, rows.stop, block):
+            x, labels = batches.take(np.arange(start, min(start + block, rows.stop)))
+            block_loss, block_correct = self._measure(self.network, x, labels)
+            loss += block_loss
+            correct += block_correct
         return loss, correct
 
-    def _measure(self, x: NDArray[Any], labels: Labels) -> tuple[float, int]:
+    def _measure(self, network: Network, x: NDArray[Any], labels: Labels) -> tuple[float, int]:
         """Summed loss, and how many are right."""
-        logits = self.network.forward(x)
+        logits = network.forward(x)
         correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
         return self._loss.forward(logits, labels), correct
 
@@ -119,6 +170,11 @@ class Trainer:
             correct += batch_correct
             after_batch()
         return total / size, 100 * correct / size
+
+
+def _worthwhile(threads: int, rows: int, parameters: int) -> int:
+    """How many of so many processes have enough to do in a step."""
+    return max(1, min(threads, rows // _SHARED_ROWS, 3 * rows * parameters // _SHARED_WORK))
 
 
 def _rng(seed: int, number: int) -> np.random.Generator:

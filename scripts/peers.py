@@ -104,10 +104,8 @@ class Ours:
     def __init__(self, threads: int) -> None:
         from threadpoolctl import threadpool_limits
 
-        from mlp.team import Team
-
         threadpool_limits(1, user_api="blas")
-        self._team = Team(threads)
+        self._threads = threads
 
     def build(self, weights: Weights, activ: str) -> None:
         from mlp.composition import compose
@@ -116,7 +114,7 @@ class Ours:
 
         hidden = ",".join(str(len(b)) for b in weights[1:-1:2])
         config = compose(f"model.hidden=[{hidden}]", f"activ={activ}", f"lr={LR}", f"wd={WD}", f"mo={MO}")
-        self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._team)
+        self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._threads)
         self._trainer.network.theta[:] = np.concatenate([array.ravel() for array in weights])
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:

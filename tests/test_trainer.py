@@ -1,16 +1,16 @@
 """The loop: bitwise determinism, what the columns mean, divergence."""
 
 import contextlib
-import itertools
 
 import numpy as np
+import psutil
 import pytest
+from threadpoolctl import threadpool_limits
 
 from mlp.composition import compose
 from mlp.data import Batches, Dataset, Split, load
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
-from mlp.team import Team
 from mlp.trainer import Diverged, Trainer
 
 
@@ -104,48 +104,80 @@ def test_a_network_of_one_batch_learns_xor():
 
 
 @pytest.fixture
-def team():
-    """Makes teams, whose threads end with the test."""
-    with contextlib.ExitStack() as stack:
-        yield lambda threads: stack.enter_context(contextlib.closing(Team(threads)))
-
-
-def wide(team, *words):
-    """A trainer whose network is large enough for threads."""
+def wide():
+    """Makes trainers whose network is large enough to be shared; their helpers end with the test."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, 1090)
     x = (rng.normal(size=(10, 784))[y] + rng.normal(size=(1090, 784))).astype(np.float32)
     train, test = (Split(x, y[rows], rows) for rows in (np.arange(1000), np.arange(1000, 1090)))
-    config = compose("model.hidden=[400,300]", "bsz=190", "lr=0.01", *words)  # the last batch is shorter
-    return Trainer(config, Dataset(train, test, test, 10, 784, {}), team)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(threadpool_limits(1, user_api="blas"))  # as a run has it
+
+        def make(threads, *words):
+            config = compose("model.hidden=[400,300]", "bsz=190", "lr=0.01", *words)  # the last batch is shorter
+            made = Trainer(config, Dataset(train, test, test, 10, 784, {}), threads)
+            return stack.enter_context(contextlib.closing(made))
+
+        yield make
 
 
+@pytest.mark.parametrize("optim", OPTIMIZERS)
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(team, threads):
-    one, some, again = (wide(team(n), "dtype=float64") for n in (1, threads, threads))
+def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(wide, threads, optim):
+    one, some, again = (wide(n, "dtype=float64", f"optim={optim}") for n in (1, threads, threads))
+    assert (one.members, some.members) == (1, threads)
     for k in (1, 2):
         expected, found, repeated = one.epoch(k), some.epoch(k), again.epoch(k)
-        np.testing.assert_allclose(found[:7], expected[:7], rtol=1e-9)
+        np.testing.assert_allclose(found[:7], expected[:7], rtol=1e-8)
         assert found[:7] == repeated[:7]
-    np.testing.assert_allclose(some.network.theta, one.network.theta, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(some.network.theta, one.network.theta, rtol=1e-6, atol=1e-9)
     assert some.network.theta.tobytes() == again.network.theta.tobytes()
+    for name, array in some.optimizer.state.items():  # which a checkpoint holds
+        np.testing.assert_allclose(array, one.optimizer.state[name], rtol=1e-6, atol=1e-9)
 
 
-def test_divergence_on_several_threads_is_found_without_a_warning(team):
+def test_a_batch_of_one_leaves_nothing_to_the_others(wide):
+    one, two = wide(1, "dtype=float64"), wide(2, "dtype=float64")
+    for index in (np.array([5]), np.array([7, 3, 1])):
+        assert two.step(index) == pytest.approx(one.step(index), rel=1e-12)
+    np.testing.assert_allclose(two.network.theta, one.network.theta, rtol=1e-9, atol=1e-15)
+
+
+def test_any_split_can_be_evaluated_by_any_number(wide):
+    one, two = wide(1, "dtype=float64"), wide(2, "dtype=float64")
+    own = one._dataset.train
+    for split in (own, Split(own.x, own.y[:77], own.rows[:77])):
+        assert two.evaluate(split) == pytest.approx(one.evaluate(split), rel=1e-12)
+
+
+def test_a_small_network_or_batch_is_not_shared(small):
+    config = compose(*small)
+    assert Trainer(config, load(config.data.name, config.data.options), 8).members == 1
+
+
+def test_divergence_on_several_threads_is_found_without_a_warning(wide):
     with pytest.raises(Diverged):
-        wide(team(2), "lr=1e30").epoch(1)
+        wide(2, "lr=1e30").epoch(1)
 
 
-def test_a_product_is_right_however_its_rows_are_divided(team):
-    rng = np.random.default_rng(0)
-    for threads, shape in itertools.product((2, 3, 7), [(784, 190, 400), (2, 4000, 4000), (200, 300, 10)]):
-        a, b = rng.normal(size=shape[:2]), rng.normal(size=shape[1:])
-        for out in (np.empty((shape[0], shape[2])), np.empty((shape[2], shape[0])).T):
-            np.testing.assert_allclose(team(threads).matmul(a, b, out), a @ b, rtol=1e-9, atol=1e-9)
+def helpers():
+    return psutil.Process().children()
 
 
-def test_what_a_thread_raises_reaches_the_caller_and_the_team_goes_on(team):
-    two, a = team(2), np.ones((4000, 100))
-    with pytest.raises(ValueError, match="matmul"):
-        two.matmul(a, np.ones((99, 100)), np.empty((4000, 100)))
-    np.testing.assert_array_equal(two.matmul(a, np.ones((100, 100)), np.empty((4000, 100))), np.full((4000, 100), 100))
+def test_the_death_of_a_helper_is_noticed(wide):
+    before = set(helpers())
+    trainer = wide(3)
+    trainer.step(np.arange(190))
+    (victim, _) = sorted(set(helpers()) - before, key=lambda process: process.pid)
+    victim.kill()
+    with pytest.raises(ChildProcessError, match=f"helper process {victim.pid} has died"):
+        trainer.step(np.arange(190))
+    trainer.close()
+    assert set(helpers()) == before
+
+
+def test_what_a_member_raises_leaves_the_team_in_step(wide):
+    trainer = wide(2)
+    with pytest.raises(IndexError):
+        trainer.step(np.array([10**9] + [0] * 150))  # the first rows are ours
+    assert trainer.step(np.arange(190))[1] >= 0
