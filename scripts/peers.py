@@ -106,12 +106,15 @@ class Ours:
 
         threadpool_limits(1, user_api="blas")
         self._threads = threads
+        self._trainer: Any = None
 
     def build(self, weights: Weights, activ: str) -> None:
         from mlp.composition import compose
         from mlp.data import load
         from mlp.trainer import Trainer
 
+        if self._trainer:
+            self._trainer.close()
         hidden = ",".join(str(len(b)) for b in weights[1:-1:2])
         config = compose(f"model.hidden=[{hidden}]", f"activ={activ}", f"lr={LR}", f"wd={WD}", f"mo={MO}")
         self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._threads)
