@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp.files import LARGEST, DamagedRun, read_file, set_aside, write_atomic
 from mlp.formats import UNREADABLE, read_npy
 from mlp.network import Network
 from mlp.optim import Optimizer
-from mlp.runs import LARGEST, DamagedRun, Epoch, RunDir, read_file, set_aside, write_atomic
+from mlp.runs import Epoch, RunDir
 
 log = logging.getLogger(__name__)
 

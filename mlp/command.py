@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
-from mlp.runs import DamagedRun
+from mlp.files import DamagedRun
 from mlp.schema import InputError
 
 

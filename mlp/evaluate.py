@@ -24,10 +24,11 @@ from mlp import command, data
 from mlp.activations import Floats
 from mlp.config import Choice, digest
 from mlp.data import Dataset
+from mlp.files import write_atomic
 from mlp.losses import LOSSES
 from mlp.model import ROWS, Model, load
 from mlp.reading import printable
-from mlp.runs import Epoch, write_atomic
+from mlp.runs import Epoch
 from mlp.schema import InputError
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from mlp import command
+from mlp.files import write_atomic
 from mlp.model import Model, load
 from mlp.reading import printable
-from mlp.runs import write_atomic
 from mlp.schema import InputError
 
 _OPSET = 20  # the first with Gelu

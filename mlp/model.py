@@ -12,10 +12,11 @@ from mlp import checkpoint
 from mlp.activations import ACTIVATIONS, Floats
 from mlp.config import Choice, network_parts
 from mlp.data import Batches, Split
+from mlp.files import DamagedRun
 from mlp.layers import Softmax
 from mlp.network import Network
 from mlp.reading import brief, find, printable, read_identity
-from mlp.runs import DamagedRun, RunDir, State
+from mlp.runs import RunDir, State
 from mlp.schema import InputError
 
 ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit

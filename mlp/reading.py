@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from mlp.config import digest
-from mlp.runs import DamagedRun, RunDir, read_file, run_dirs
+from mlp.files import DamagedRun, read_file
+from mlp.runs import RunDir, run_dirs
 from mlp.schema import InputError, suggest
 
 _LARGEST_CONFIG = 2**16  # bytes

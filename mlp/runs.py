@@ -15,19 +15,16 @@
 Every file is written whole or not at all; metrics.csv grows by whole rows. Whoever only reads takes no lock.
 
 Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv and
-provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :func:`read_file`.
+provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :func:`mlp.files.read_file`.
 """
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
 import os
 import socket
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -37,16 +34,20 @@ from typing import Any, Literal, NamedTuple, get_args
 import yaml
 from filelock import FileLock, Timeout
 
+from mlp.files import (
+    DamagedRun,
+    append,
+    digest,
+    folder,
+    linked,
+    read_file,
+    read_if_there,
+    set_aside,
+    write_atomic,
+)
 from mlp.schema import InputError
 
 State = Literal["running", "finished", "failed", "diverged", "interrupted"]
-
-LARGEST = 64 * 2**20
-"""Bytes of a file other than a checkpoint: what is no run's must not fill the memory."""
-
-
-class DamagedRun(Exception):
-    """A file of a run directory cannot be read as what it should be; the message names file and reason."""
 
 
 class Epoch(NamedTuple):
@@ -160,7 +161,7 @@ class RunDir:
         in_place = (hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
         for path in (self.path.parent, self.path, hydra, self.log, self._lock, *in_place):
             if path.is_symlink():
-                raise _link(path)
+                raise linked(path)
         if self.log.exists() and not self.log.is_file():
             raise InputError("out", str(self.log), "must be a file")
 
@@ -215,7 +216,7 @@ class RunDir:
             DamagedRun: the file is not a table of epochs 1, 2, 3, …, or not as it was written.
         """
         try:
-            content = _read_if_there(self.metrics)
+            content = read_if_there(self.metrics)
             text = (content or b"").decode()
             lines = text[: text.rfind("\n") + 1].splitlines()
             if lines and tuple(lines[0].split(",")) != Epoch._fields:
@@ -275,12 +276,12 @@ class RunDir:
         rows = self.read_metrics(status)
         for path in (self.config, self.provenance):
             if status is not None and path.name in status.checksums:
-                self._compare(path, _read_if_there(path), status)
+                self._compare(path, read_if_there(path), status)
         return rows
 
     def _compare(self, path: Path, content: bytes | None, status: Status) -> None:
         expected = status.checksums.get(path.name)
-        if expected is not None and (content is None or expected != _sha256(content)):
+        if expected is not None and (content is None or expected != digest(content)):
             raise DamagedRun(f"{path}: {'missing' if content is None else 'damaged since it was written'}")
 
     def result(self, epochs: int) -> Result | None:
@@ -329,7 +330,7 @@ class RunDir:
     def append_metrics(self, row: Epoch) -> None:
         """Add one whole row, on disk when this returns."""
         content = _csv([row])
-        _append(self.metrics, content)
+        append(self.metrics, content)
         if self._table is not None:
             self._table.update(content)
 
@@ -339,7 +340,7 @@ class RunDir:
 
     def append_stats(self, rows: list[LayerStats]) -> None:
         """Add an epoch's rows, on disk when this returns."""
-        _append(self.stats, _csv(rows))
+        append(self.stats, _csv(rows))
 
     def add_provenance(self, session: dict[str, Any]) -> None:
         """Append a session to provenance.json; an unreadable file is set aside, and begun anew."""
@@ -355,123 +356,12 @@ class RunDir:
 
     def _write(self, path: Path, content: bytes) -> None:
         write_atomic(path, content)
-        self._checksums[path.name] = _sha256(content)
-
-
-def read_file(path: Path, limit: int = LARGEST) -> bytes:
-    """A file of a run directory, which may be a stranger's: no link is followed, no pipe waited for.
-
-    Raises:
-        FileNotFoundError, PermissionError: as usual.
-        DamagedRun: it is not a regular file of at most ``limit`` bytes, or the disk cannot read it.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            info = os.fstat(handle)
-            if not stat.S_ISREG(info.st_mode):
-                raise DamagedRun(f"{path}: not a regular file")
-            if info.st_size > limit:
-                raise DamagedRun(f"{path}: too large ({info.st_size} bytes)")
-            content = b""
-            while piece := os.read(handle, info.st_size + 1 - len(content)):
-                content += piece
-            return content
-        finally:
-            os.close(handle)
-    except (FileNotFoundError, PermissionError):
-        raise
-    except OSError as error:
-        is_link = error.errno == errno.ELOOP
-        reason = "is a symbolic link, and is not followed" if is_link else error.strerror
-        raise DamagedRun(f"{path}: {reason}") from None
-
-
-def _read_if_there(path: Path) -> bytes | None:
-    try:
-        return read_file(path)
-    except FileNotFoundError:
-        return None
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that it is in nobody's way and can still be looked at; returns its new place."""
-    aside = path.with_suffix(".damaged")
-    os.replace(path, aside)
-    return aside
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+        self._checksums[path.name] = digest(content)
 
 
 def _seal(values: Mapping[str, Any]) -> str:
     """The checksum that a JSON file carries of itself: of all else in it."""
-    return _sha256(json.dumps(values, sort_keys=True).encode())
-
-
-def write_atomic(path: Path, content: bytes, *, durable: bool = True, keep: Path | None = None) -> None:
-    """Write a file whole or not at all: temporary file beside it, fsync, rename.
-
-    Args:
-        durable: False saves the fsync, for what a power cut may take.
-        keep: where the file as it was before stays; that is given up only for one that was read back from the disk.
-
-    Raises:
-        OSError: it cannot be written, or (EIO) does not read back; ``path`` and ``keep`` are as they were.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would shut colleagues out
-            if durable:
-                os.fsync(file.fileno())
-        if keep is not None:
-            _check_on_disk(temporary, content)
-            _keep(path, keep)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _check_on_disk(path: str, content: bytes) -> None:
-    with open(path, "rb", buffering=0) as file:
-        if hasattr(os, "posix_fadvise"):  # so that it comes from the disk and not from memory
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        if file.read() != content:
-            raise OSError(errno.EIO, "is not on the disk as it was written", path)
-
-
-def _keep(path: Path, keep: Path) -> None:
-    """A second name for what is there, so that there is no moment without a whole file under the first."""
-    if path.exists():
-        keep.unlink(missing_ok=True)
-        try:
-            os.link(path, keep)
-        except OSError:  # a file system without links
-            os.replace(path, keep)
-
-
-def folder(out: Path, *names: str) -> Path:
-    """``out``/names…, made if need be. A tree that a stranger packed must not have us write elsewhere.
-
-    Raises:
-        InputError: one of the names is a symbolic link.
-    """
-    for name in names:
-        out = out / name
-        if out.is_symlink():
-            raise _link(out)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-def _link(path: Path) -> InputError:
-    return InputError("out", str(path), "is a symbolic link inside of the results tree, and is not followed")
+    return digest(json.dumps(values, sort_keys=True).encode())
 
 
 def run_dirs(out: Path) -> Iterator[RunDir]:
@@ -481,7 +371,7 @@ def run_dirs(out: Path) -> Iterator[RunDir]:
         InputError: ``out``/runs is a symbolic link.
     """
     if (out / "runs").is_symlink():
-        raise _link(out / "runs")
+        raise linked(out / "runs")
     with contextlib.suppress(FileNotFoundError):
         for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
             if entry.is_dir(follow_symlinks=False):
@@ -504,15 +394,6 @@ def new_status(state: State, *, epoch: int, target: int, started: str, error: st
     return Status(state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error)
 
 
-def _current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _current_umask()
-
-
 def parse_epoch(line: str) -> Epoch:
     """A row of metrics.csv; ValueError or TypeError if it is none."""
     epoch, *values = line.split(",")
@@ -522,13 +403,6 @@ def parse_epoch(line: str) -> Epoch:
 def _parse_stats(line: str) -> LayerStats:
     epoch, layer, *values = line.split(",")
     return LayerStats(int(epoch), int(layer), *map(float, values))
-
-
-def _append(path: Path, content: bytes) -> None:
-    with open(path, "ab", buffering=0) as file:
-        if file.write(content) < len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file.fileno())
 
 
 def _csv(rows: Sequence[Any]) -> bytes:

@@ -14,8 +14,9 @@ from threadpoolctl import threadpool_limits
 from mlp import checkpoint, provenance
 from mlp.config import RunConfig, flatten
 from mlp.data import load
+from mlp.files import DamagedRun
 from mlp.probe import Probe
-from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, new_status, now
+from mlp.runs import Epoch, Result, RunDir, State, new_status, now
 from mlp.schema import InputError
 from mlp.team import cores
 from mlp.trackers import Tracking, Untracked, tracking

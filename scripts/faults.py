@@ -27,7 +27,8 @@ import numpy as np
 import psutil
 
 from mlp import provenance
-from mlp.runs import DamagedRun, Epoch, RunDir, run_dirs
+from mlp.files import DamagedRun
+from mlp.runs import Epoch, RunDir, run_dirs
 
 CLOCK = [Epoch._fields.index(name) for name in ("seconds", "eval_seconds")]
 EPOCHS = 120

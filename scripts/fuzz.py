@@ -137,8 +137,8 @@ class Fuzzing:
     def checkpoint(self) -> tuple[Seeds, Target]:
         from mlp import checkpoint
         from mlp.data import load
+        from mlp.files import DamagedRun
         from mlp.model import load as load_model
-        from mlp.runs import DamagedRun
         from mlp.schema import InputError
         from mlp.trainer import Trainer
 
@@ -163,8 +163,9 @@ class Fuzzing:
         import yaml
 
         from mlp.config import digest, network_parts
+        from mlp.files import DamagedRun
         from mlp.reading import check_events, read_identity
-        from mlp.runs import DamagedRun, RunDir
+        from mlp.runs import RunDir
         from mlp.schema import InputError
         from sweeps.read.record import read as read_record
 
@@ -197,7 +198,7 @@ class Fuzzing:
         return [self.run.config.read_bytes(), b"activ: {name: relu}\nloss: {name: ce}\n"], read
 
     def run_files(self) -> tuple[Seeds, Target]:
-        from mlp.runs import DamagedRun
+        from mlp.files import DamagedRun
         from sweeps.read.record import read as read_record
 
         run = self.run

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp.command import fail, run
-from mlp.runs import folder, write_atomic
+from mlp.files import folder, write_atomic
 from mlp.schema import InputError, number
 
 if TYPE_CHECKING:

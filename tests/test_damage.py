@@ -16,7 +16,8 @@ from test_session import arrays, measured
 
 from mlp import checkpoint
 from mlp.data import load
-from mlp.runs import DamagedRun, RunDir, write_atomic
+from mlp.files import DamagedRun, write_atomic
+from mlp.runs import RunDir
 from mlp.schema import InputError
 from mlp.session import train
 from mlp.train import compose

@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from mlp.runs import DamagedRun, RunDir
+from mlp.files import DamagedRun
+from mlp.runs import RunDir
 from mlp.schema import InputError
 from mlp.session import train
 from mlp.train import compose

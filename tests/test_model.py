@@ -19,9 +19,10 @@ from mlp import data
 from mlp.activations import ACTIVATIONS
 from mlp.composition import compose
 from mlp.config import digest
+from mlp.files import DamagedRun
 from mlp.losses import LOSSES
 from mlp.reading import read_identity
-from mlp.runs import DamagedRun, RunDir
+from mlp.runs import RunDir
 from mlp.schema import InputError
 from mlp.session import train
 

@@ -6,9 +6,10 @@ from test_session import arrays, measured, start
 
 from mlp.activations import ACTIVATIONS
 from mlp.data import load
+from mlp.files import DamagedRun
 from mlp.losses import LOSSES
 from mlp.probe import SATURATED, Probe
-from mlp.runs import DamagedRun, LayerStats, RunDir
+from mlp.runs import LayerStats, RunDir
 from mlp.session import train
 from mlp.train import compose
 from mlp.trainer import Trainer

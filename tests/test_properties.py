@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from synthetic import make_report
 
 from mlp import data
-from mlp.runs import DamagedRun, RunDir
+from mlp.files import DamagedRun
+from mlp.runs import RunDir
 from mlp.schema import InputError
 from mlp.session import train
 from mlp.train import compose

@@ -10,8 +10,9 @@ import pytest
 from mlp import checkpoint
 from mlp.composition import compose
 from mlp.data import load
+from mlp.files import DamagedRun
 from mlp.formats import blame, read_npz
-from mlp.runs import DamagedRun, LayerStats, RunDir
+from mlp.runs import LayerStats, RunDir
 from mlp.schema import InputError
 from mlp.trainer import Trainer
 from sweeps.run.manifest import Manifest

@@ -21,7 +21,8 @@ from threadpoolctl import threadpool_limits
 from mlp import data, provenance
 from mlp.composition import compose
 from mlp.config import RunConfig
-from mlp.runs import now, write_atomic
+from mlp.files import write_atomic
+from mlp.runs import now
 from mlp.schema import InputError, integer
 from mlp.trainer import Trainer
 

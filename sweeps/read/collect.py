@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from mlp.files import DamagedRun, read_file, write_atomic
 from mlp.reading import printable
-from mlp.runs import DamagedRun, Epoch, read_file, write_atomic
+from mlp.runs import Epoch
 from mlp.schema import InputError, integer, suggest
 from sweeps.read import filters as words
 from sweeps.read.snapshot import refresh

@@ -15,8 +15,9 @@ from mlp import checkpoint
 from mlp.activations import Floats
 from mlp.config import RunConfig
 from mlp.data import Dataset, load
+from mlp.files import DamagedRun, read_file
 from mlp.reading import check_events, read_identity
-from mlp.runs import DamagedRun, LayerStats, RunDir, read_file
+from mlp.runs import LayerStats, RunDir
 from mlp.trainer import Trainer
 from sweeps.read.collect import Collection
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mlp.config import flatten
+from mlp.files import DamagedRun, read_file
 from mlp.reading import brief, printable, read_identity
-from mlp.runs import DamagedRun, Epoch, RunDir, read_file
+from mlp.runs import Epoch, RunDir
 from mlp.schema import Check, InputError, integer, list_of, number, text
 
 # The identity's fields that are columns under a name of their own; all others keep their dotted name.

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlp.files import DamagedRun, write_atomic
 from mlp.reading import printable
-from mlp.runs import DamagedRun, Epoch, RunDir, write_atomic
+from mlp.runs import Epoch, RunDir
 from mlp.schema import InputError
 from sweeps.read.record import read, read_status
 

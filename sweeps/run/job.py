@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from mlp import provenance
 from mlp.config import RunConfig
-from mlp.runs import DamagedRun, Epoch, Result, RunDir, State, folder, parse_epoch, to_yaml, write_atomic
+from mlp.files import DamagedRun, folder, write_atomic
+from mlp.runs import Epoch, Result, RunDir, State, parse_epoch, to_yaml
 from mlp.schema import InputError
 from mlp.session import Busy, Interrupted, train
 

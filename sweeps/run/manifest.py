@@ -9,7 +9,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from mlp.runs import DamagedRun, folder, now, read_file, write_atomic
+from mlp.files import DamagedRun, folder, read_file, write_atomic
+from mlp.runs import now
 from mlp.schema import InputError
 from sweeps.run.plan import Point
 

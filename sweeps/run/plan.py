@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlp import data
 from mlp.config import RunConfig
-from mlp.runs import DamagedRun, RunDir
+from mlp.files import DamagedRun
+from mlp.runs import RunDir
 from mlp.schema import InputError
 from sweeps.run import where
 from sweeps.run.job import Outcome

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
-from mlp.runs import write_atomic
+from mlp.files import write_atomic
 from mlp.schema import InputError
 
 FILE = "search.json"

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mlp.runs import write_atomic
+from mlp.files import write_atomic
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.show import style

@@ -20,8 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mlp.config import flatten
+from mlp.files import DamagedRun, read_file
 from mlp.reading import printable, read_identity
-from mlp.runs import DamagedRun, Epoch, RunDir, Status, read_file, run_dirs
+from mlp.runs import Epoch, RunDir, Status, run_dirs
 from sweeps.read.filters import known
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")

@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mlp.files import folder, write_atomic
 from mlp.reading import printable
-from mlp.runs import folder, write_atomic
 from mlp.schema import InputError
 from sweeps.judge import claims
 from sweeps.judge.verdicts import Claim
