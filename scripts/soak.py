@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from faults import FAULTS, Lab, Skipped, Trial, kill_all, machine, network_gone, out_of_memory
+from faults import FAULTS, network_gone, out_of_memory
+from lab import Lab, Skipped, Trial, is_worker, kill_all, machine
 
 LONG = 2000  # jobs of the long sweep, which takes about a quarter of an hour
 EVERY = 10.0  # seconds between looks
@@ -160,10 +161,6 @@ class Growth:
     def leaks(self) -> bool:
         more = self.files[1] > self.files[0] or self.threads[1] > self.threads[0]
         return more or self.rss[1] > self.rss[0] * GROWTH
-
-
-def is_worker(process: psutil.Process) -> bool:
-    return any("spawn_main" in word for word in process.cmdline())
 
 
 def strangers(known: Sequence[int]) -> list[str]:
