@@ -1,4 +1,4 @@
-"""scripts/faults and scripts/soak in short: real kills, a full disk, damaged files and so on, survived without a loss."""
+"""scripts/faults and scripts/soak in short: real kills, a full disk, damaged files, all survived without a loss."""
 
 import json
 import os
