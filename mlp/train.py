@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp import data, progress
+from mlp.command import fail
 from mlp.composition import CONF, plain, refuse_unnamed_choices
 from mlp.composition import compose as compose
 from mlp.config import RunConfig
@@ -87,8 +88,7 @@ def _report(error: Exception) -> int:
     else:
         message = f"{type(error).__name__}: {error}\nHYDRA_FULL_ERROR=1 shows the traceback"
         status = 1
-    print(f"error: {message}", file=sys.stderr)
-    return status
+    return fail(message, status)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -30,7 +30,7 @@ def overrides(arguments: list[str] | None = None) -> list[str]:
     parser.add_argument("--mo", type=float, default=0.9, help="momentum, default=0.9")
     parser.add_argument("--bsz", type=int, default=200, help="batch size, default=200")
     parser.add_argument("override", nargs="*", metavar="KEY=VALUE")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # KEY=VALUE may stand between flags
     return [
         f"model=mlp{given.nlayer}",
         f"activ={given.activ}",

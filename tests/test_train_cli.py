@@ -60,6 +60,13 @@ def test_bad_input_is_one_screen_status_2_and_no_directory(command, tmp_path, wo
     assert not list(tmp_path.glob("outputs/runs/*"))
 
 
+def test_an_error_tells_of_control_characters_and_sends_none(command):
+    done = command("activ=\x1b[31mred")
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert r"\x1b[31mred" in done.stderr
+
+
 def test_a_traceback_for_those_who_ask(command):
     assert "Traceback" in command("lr=-1", HYDRA_FULL_ERROR="1").stderr
 
@@ -118,7 +125,7 @@ def test_the_report_s_command_line(tmp_path):
         "--mo",
         "0.9",
     ]
-    words = [*flags, "epochs=1", "threads=1"]
+    words = ["epochs=1", *flags, "threads=1"]
     done = report_script(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert compose().run_id in done.stdout
