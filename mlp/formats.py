@@ -38,8 +38,6 @@ UNREADABLE = (
     zlib.error,
     zipfile.BadZipFile,
     tarfile.TarError,
-    tokenize.TokenError,  # numpy, of a garbled header; the next as well
-    SyntaxError,
 )
 """Whatever the bytes of a file can make its parser raise."""
 
@@ -210,7 +208,10 @@ def read_npy(archive: zipfile.ZipFile, key: str, limit: int) -> NDArray[Any]:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
             raise ValueError(f"{key} is in version {version} of the .npy format; must be 1.0 or 2.0")
-        shape, _, dtype = readers[version](stream)
+        try:
+            shape, _, dtype = readers[version](stream)
+        except (ArithmeticError, LookupError, SyntaxError, TypeError, tokenize.TokenError) as error:
+            raise ValueError(f"{key} has a garbled header: {error}") from error
         if dtype.hasobject or dtype.kind not in "iuf":
             raise ValueError(f"{key} is {dtype}; must be uint8, float32 or float64 (x) or integers (y)")
         size = math.prod(shape) * dtype.itemsize

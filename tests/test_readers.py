@@ -18,7 +18,12 @@ from mlp.trainer import Trainer
 from sweeps.run.manifest import Manifest
 
 NESTED = b"[" * 100_000
-GARBLED = [b"{'a':\n", b"  1\n 2\n"]  # tokenize.TokenError, IndentationError
+GARBLED = [
+    b"{'a':\n",  # numpy raises tokenize.TokenError
+    b"  1\n 2\n",  # IndentationError
+    b"{'a': 1, b'b': 2}\n",  # TypeError
+    b"{'descr': (), 'fortran_order': False, 'shape': ()}\n",  # IndexError
+]
 
 
 def npy(header):
