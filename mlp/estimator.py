@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
+from mlp import extras
 from mlp.activations import Floats
 from mlp.checkpoint import parameters
 from mlp.composition import compose
@@ -25,7 +26,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError as error:
-    raise ImportError(f"{error}; pip install 'mlp-sweeps[sklearn]'") from None
+    raise ImportError(f"{error}; {extras.install('sklearn')}") from None
 
 _KINDS = [np.float32, np.float64, np.uint8]  # what is none of these becomes the first
 

@@ -5,7 +5,6 @@ safetensors   the parameters by name, bit for bit
 """
 
 import argparse
-import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp import command
+from mlp import command, extras
 from mlp.files import write_atomic
 from mlp.model import Model, load
 from mlp.reading import printable
@@ -36,7 +35,7 @@ def to_onnx(model: Model, pixels: bool | None = None) -> bytes:
     Raises:
         InputError: onnx is not installed, or it is not known what the network was trained on.
     """
-    onnx = _extra("onnx")
+    onnx = extras.load("onnx", extra="onnx", field="--to", value="onnx")
     helper, tensor = onnx.helper, onnx.TensorProto
     pixels = model.on_pixels if pixels is None else pixels
     if pixels is None:
@@ -93,7 +92,8 @@ def to_safetensors(model: Model, pixels: bool | None = None) -> bytes:
     """
     if pixels is not None:
         raise InputError("--input", "uint8" if pixels else "float32", "is for --to onnx")
-    content: bytes = _extra("safetensors.numpy").save(dict(model.parameters), metadata=_metadata(model))
+    numpy = extras.load("safetensors.numpy", extra="safetensors", field="--to", value="safetensors")
+    content: bytes = numpy.save(dict(model.parameters), metadata=_metadata(model))
     return content
 
 
@@ -102,14 +102,6 @@ FORMATS: Mapping[str, Callable[[Model, bool | None], bytes]] = {"onnx": to_onnx,
 
 def _metadata(model: Model) -> dict[str, str]:
     return {"run_id": model.run_id, "epoch": str(model.epoch), "identity": json.dumps(model.identity, sort_keys=True)}
-
-
-def _extra(module: str) -> Any:
-    package = module.partition(".")[0]
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError("--to", package, f"{error}; pip install 'mlp-sweeps[{package}]'") from None
 
 
 def main() -> None:

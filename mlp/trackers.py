@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
+from mlp import extras
 from mlp.runs import Epoch, State
 from mlp.schema import Entry, InputError, entry, one_of, optional, text
 
@@ -262,7 +263,7 @@ def require(name: str) -> None:
     if name != "none":
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # a directory of that name, as wandb makes one, is no package
-            raise InputError("tracker", name, f"is not installed; pip install 'mlp-sweeps[{name}]'")
+            raise InputError("tracker", name, f"is not installed; {extras.install(name)}")
 
 
 _HEAD_START = 5.0  # seconds that training waits for it to begin

@@ -1,7 +1,6 @@
 """The Dask engine: joins a scheduler, or has ``dask-jobqueue`` start one with its workers in a batch system's jobs."""
 
 import contextlib
-import importlib
 import logging
 import os
 import re
@@ -10,11 +9,15 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mlp import extras
 from mlp.schema import InputError, fields, integer, list_of, number, one_of, optional, text
 from sweeps.run.job import Job, Outcome, Witness, check_witnesses, execute_elsewhere, testify, token_file
+
+_load = partial(extras.load, extra="dask", field="hydra/launcher", value="dask")
 
 _CLUSTERS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 _CONNECT = 10  # seconds for a scheduler to answer
@@ -110,7 +113,7 @@ class Dask:
     # died of it is it "lost". To make that 0 would blame, with the job that ran, those that waited behind it.
 
     def __init__(self, options: Options) -> None:
-        self._distributed = _extra("distributed")
+        self._distributed = _load("distributed")
         for name in ("distributed", "tornado.application", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters becomes an outcome or an error
         self._options = options
@@ -239,16 +242,9 @@ class Dask:
             self._cluster.scale(jobs=self._options.jobs)
 
 
-def _extra(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError("hydra/launcher", "dask", f"{error}; pip install 'mlp-sweeps[dask]'") from None
-
-
 def _start_cluster(options: Options) -> Any:
     """A scheduler in this process, and the jobs of its workers submitted."""
-    jobqueue = _extra("dask_jobqueue")
+    jobqueue = _load("dask_jobqueue")
     assert options.cluster
     account = "project" if options.cluster in ("sge", "lsf") else "account"
     given: Mapping[str, Any] = {"walltime": options.walltime, "queue": options.queue, account: options.account}
@@ -287,7 +283,7 @@ async def _submitted(cluster: Any) -> None:
 
 def _refused(cluster: Any) -> list[str]:
     """Jobs that the batch system has not taken, marked so that the cluster agrees to close without them."""
-    status = importlib.import_module("distributed").Status
+    status = _load("distributed").Status
     refused = [name for name, job in cluster.workers.items() if job.job_id is None]
     for name in refused:
         cluster.workers[name].status = status.failed

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlp import extras
 from mlp.schema import InputError, fields, integer, number, optional, text
 from sweeps.run.job import Job, Outcome, check_witnesses, execute_elsewhere, testify, token_file
 
@@ -53,10 +54,7 @@ class Ray:
         # Its own words would run into the display, so all that can be switched off is; an error becomes an outcome.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # else a dead node's log, log_to_driver or not
-        try:
-            self._ray: Any = importlib.import_module("ray")
-        except ImportError as error:
-            raise InputError("hydra/launcher", "ray", f"{error}; pip install 'mlp-sweeps[ray]'") from None
+        self._ray = extras.load("ray", extra="ray", field="hydra/launcher", value="ray")
         self._options = options
         self._connect()
         self._errors = self._ray.exceptions

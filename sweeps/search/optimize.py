@@ -1,15 +1,16 @@
 """Optuna's samplers as a strategy; the study is a SQLite file, and all that a killed search needs to go on."""
 
-import importlib
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
+from mlp import extras
 from mlp.schema import InputError
 from sweeps.search.objective import Objective
 from sweeps.search.record import Standing, Trial
@@ -18,7 +19,7 @@ from sweeps.search.space import Axis, Choice, Params, Space
 
 SAMPLERS = ("tpe", "cmaes", "random", "grid")
 _STUDY = "search"  # its name within its file
-_EXTRA = "pip install 'mlp-sweeps[search]'"
+_load = partial(extras.load, extra="search", field="hydra/sweeper", value="optuna")
 
 
 @final
@@ -49,7 +50,7 @@ class Optimizer:
         startup: int,
         total: int,
     ) -> None:
-        self._optuna = extra("optuna")
+        self._optuna = _load("optuna")
         self._space, self._sampler, self._seed, self._startup = space, sampler, seed, startup
         check(sampler, objectives)
         self._grid = space.grid() if sampler == "grid" else iter(())
@@ -189,7 +190,7 @@ class Optimizer:
         if self._sampler == "tpe":
             return samplers.TPESampler(seed=seed, n_startup_trials=self._startup)
         if self._sampler == "cmaes":
-            extra("cmaes")
+            _load("cmaes")
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         return samplers.RandomSampler(seed=seed)
 
@@ -197,7 +198,7 @@ class Optimizer:
     def _quiet(self, path: Path) -> Iterator[None]:
         """Optuna says nothing but by exceptions."""
         self._optuna.logging.set_verbosity(self._optuna.logging.CRITICAL)
-        database_error = extra("sqlalchemy").exc.SQLAlchemyError
+        database_error = _load("sqlalchemy").exc.SQLAlchemyError
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -216,18 +217,10 @@ def check(sampler: str, objectives: Sequence[Objective]) -> None:
     if sampler == "cmaes":
         if len(objectives) > 1:
             raise InputError("hydra.sweeper.sampler", sampler, "has one objective; tpe takes several")
-        extra("cmaes")
-    extra("optuna")
-
-
-def extra(module: str) -> Any:
-    """An optional module, or an InputError that says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError("hydra/sweeper", "optuna", f"{error}; {_EXTRA}") from None
+        _load("cmaes")
+    _load("optuna")
 
 
 def _url(path: Path) -> str:
-    url = extra("sqlalchemy").URL.create("sqlite", database=str(path.absolute()))
+    url = _load("sqlalchemy").URL.create("sqlite", database=str(path.absolute()))
     return str(url.render_as_string(hide_password=False))

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from mlp import extras
 from sweeps.search.record import Search, Trial
 from sweeps.show import style
 from sweeps.show.draw import CROSS, page
@@ -260,7 +261,7 @@ def importance(search: Search) -> dict[str, float] | str:
     try:
         optuna: Any = importlib.import_module("optuna")
     except ImportError:
-        return "computed by Optuna, which is not installed: pip install 'mlp-sweeps[search]'"
+        return f"computed by Optuna, which is not installed: {extras.install('search')}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
