@@ -216,16 +216,21 @@ def test_a_late_worker_without_the_results_tree_trains_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+BATCH = {"slurm": ("sbatch", "scancel"), "pbs": ("qsub", "qdel"), "sge": ("qsub", "qdel"), "lsf": ("bsub", "bkill")}
+
+
 @pytest.fixture
-def batch(tmp_path):
+def batch(tmp_path, request):
     """``sbatch`` and ``scancel`` as far as dask-jobqueue uses them; gives their folder, and which jobs still run."""
     folder = tmp_path / "bin"
     folder.mkdir()
+    submit, cancel = BATCH[getattr(request, "param", "slurm")]
     scripts = {
-        "sbatch": f"exec 9>>{folder}/ids\nflock 9\nid=$(($(wc -l <{folder}/ids) + 1))\necho >&9\n"
-        f'cp "$1" {folder}/script-$id\nsetsid bash {folder}/script-$id >{folder}/log-$id 2>&1 9>&- &\n'
+        submit: f"exec 9>>{folder}/ids\nflock 9\nid=$(($(wc -l <{folder}/ids) + 1))\necho >&9\n"
+        f'cat "${{1:-/dev/stdin}}" >{folder}/script-$id\n'
+        f"setsid bash {folder}/script-$id >{folder}/log-$id 2>&1 9>&- &\n"
         f'echo $! >{folder}/pid-$id\necho "Submitted batch job $id"\n',
-        "scancel": f"kill -9 -- -$(cat {folder}/pid-$1)\n",
+        cancel: f"kill -9 -- -$(cat {folder}/pid-$1)\n",
     }
     for name, text in scripts.items():
         path = folder / name
@@ -260,6 +265,23 @@ def test_a_batch_system_gets_the_jobs_and_keeps_none(batch, words, command, tmp_
         assert line in script.splitlines()
     assert "--nthreads 1 --memory-limit" in script
     assert "--nworkers 2" in script
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("batch", "queue"), [
+    ("pbs", "#PBS -q short"), ("sge", "#$ -q short"), ("lsf", "#BSUB -q short")
+], indirect=["batch"])  # fmt: skip
+def test_the_other_batch_systems_get_them_too(batch, queue, words, command, tmp_path, monkeypatch, request):
+    folder, jobs = batch
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    kind = request.node.callspec.params["batch"]
+    options = ["jobs=1", "interface=lo", "queue=short"]
+    result = command(*words(*GRID, *[f"hydra.launcher.{option}" for option in options], launcher=kind))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert queue in (folder / "script-1").read_text().splitlines()
+    assert not jobs()
+    assert command(*words(*GRID, launcher="pool", out="pool")).returncode == 0
+    assert_same(tmp_path / "out", tmp_path / "pool")
 
 
 @pytest.mark.heavy

@@ -99,6 +99,36 @@ def test_kill_9_at_random_moments_loses_nothing_but_the_epoch_in_flight(small, t
     assert not list(path.glob(".*.tmp"))
 
 
+def test_an_epoch_that_was_shown_is_never_trained_again(small, tmp_path):
+    words = [*small[:-2], "epochs=90", "bsz=5", f"out={tmp_path / 'out'}"]
+    shown = 0
+    for goal in (10, 30, 50):
+        process = start(*words)
+        while shown < goal:
+            line = process.stdout.readline()
+            assert line
+            if line.startswith("epoch"):
+                epoch = int(line.split()[1].partition("/")[0])
+                assert epoch > shown
+                shown = epoch
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    assert len(train(compose(*words)).history) == 90
+    provenance = json.loads((run_path(tmp_path, words) / "provenance.json").read_text())
+    begun = [session["from_epoch"] for session in provenance["sessions"]]
+    assert all(epoch >= goal for epoch, goal in zip(begun, (0, 10, 30, 50), strict=True))
+
+
+def test_what_a_killed_process_left_half_written_is_removed_by_the_next(small, command, tmp_path):
+    assert command(*small, "epochs=1").returncode == 0
+    path = run_path(tmp_path, small)
+    for name in ("checkpoint.npz", "status.json"):
+        (path / f".{name}.k1ll3d.tmp").write_bytes(b"half of it")  # named as mlp.runs.write_atomic does
+    assert command(*small).returncode == 0
+    assert not list(path.glob(".*.tmp"))
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_as_interrupted_and_the_same_words_go_on(small, tmp_path, signum, code):
     words = [*small[:-2], "epochs=300", "bsz=5", f"out={tmp_path / 'out'}"]
