@@ -94,6 +94,21 @@ def test_damage_is_named_in_the_terminal_alone_and_in_a_sweep(small, command):
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_the_collector_leaves_out_what_is_damaged_until_it_is_mended(config, command, name):
+    path = train(config).path / name
+    content = path.read_bytes()
+    digit = max(place for place in range(len(content) * 2 // 3) if content[place : place + 1].isdigit())
+    flip(path, digit)  # another digit: nothing but a wrong number
+    done = command("collect", "--out", config.out, module="sweeps")
+    assert f"{path.parent}: {name}" in done.stderr
+    assert done.stdout.startswith("0 runs")
+    train(config)
+    done = command("collect", "--out", config.out, module="sweeps")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("1 runs (1 finished), 4 epochs")
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_no_flipped_bit_makes_a_wrong_number(config, name):
     result = train(config)
     run, path = RunDir(result.path), result.path / name

@@ -85,6 +85,13 @@ def words(small, tmp_path):
     return make
 
 
+def table(done):
+    """What a sweep shows at its end, but for where; equals stand as they finished, so without an order."""
+    lines = done.stdout.splitlines()
+    assert lines[-1].split(";")[0].endswith(" finished")
+    return sorted(lines[next(i for i, line in enumerate(lines) if line.split()[:2] == ["run", "state"]) : -1])
+
+
 def sweeping(*words):
     command = [sys.executable, "-m", "mlp.train", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -111,8 +118,9 @@ def test_dask_the_pool_and_a_process_alone_give_the_same_bits(spawn, scheduler, 
     worker(spawn, scheduler)
     grid = ("activ=gelu", "optim=sgd,adam")
     on_dask = words(*grid, f"hydra.launcher.address={scheduler}", out="dask", epochs=4)
-    for line in (on_dask, words(*grid, launcher="pool", out="pool", epochs=4)):
-        assert command(*line).returncode == 0
+    done = [command(*line) for line in (on_dask, words(*grid, launcher="pool", out="pool", epochs=4))]
+    assert [each.returncode for each in done] == [0, 0]
+    assert table(done[0]) == table(done[1])
     for optim in ("sgd", "adam"):
         alone = (*small[:-1], "activ=gelu", f"optim={optim}", "threads=1", f"out={tmp_path / 'alone'}")
         assert command(*alone).returncode == 0

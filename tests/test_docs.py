@@ -4,6 +4,7 @@ A block that cannot run has ``<!-- not run: why -->`` on the line before, and it
 block names its file in a comment at its top, and is written there. :mod:`shorten` makes the commands short.
 """
 
+import ast
 import importlib.util
 import os
 import re
@@ -83,6 +84,34 @@ def test_most_blocks_are_run():
     shell = [block for block in BLOCKS if block.language == "bash"]
     assert len(shell) > 20
     assert sum(block.excuse is None for block in shell) > len(shell) / 2
+
+
+def section(page, title):
+    """The text under a heading, or before the first one."""
+    parts = re.split(r"^##? (.+)\n", page.read_text(), flags=re.MULTILINE)
+    return parts[parts.index(title) + 1]
+
+
+def leads(text):
+    return set(re.findall(r"^(?:- |\| )\*\*(.+?)[.:]?\*\*", text, re.MULTILINE))
+
+
+def test_every_promise_has_its_tests():
+    page = ROOT / "docs" / "reliability.md"
+    table = section(page, "Promises and their tests")
+    promised = leads(section(ROOT / "README.md", "mlp-sweeps")) | leads(section(page, "Reliability"))
+    assert len(promised) > 10
+    assert leads(table) == promised
+    for row in re.findall(r"^\| (?!---|promise)(.+) \|$", table, re.MULTILINE):
+        promise, _, named = row.partition(" | ")
+        tests = re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", named)
+        assert tests, f"{promise}: no test"
+        assert len(tests) == named.count("`") / 2, f"{promise}: {named}"
+        for file, name in tests:
+            functions = [
+                node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)
+            ]
+            assert name in functions, f"{promise}: {file} has no {name}"
 
 
 @pytest.fixture
