@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it: 12 short real runs on a cluster of which a part is killed midway must come out as
-# those of the local pool. Needs the extras: scripts/environment all, or a Python that has them first on PATH.
+# Sourced by the scripts beside it: 12 short real runs on a cluster of which a part is killed midway, and two searches
+# on two workers, must come out as those of the local pool. Needs the extras: scripts/environment all, or a Python that has them first on PATH.
 # shellcheck shell=bash
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -42,4 +42,23 @@ same() { # same TREE: as the local pool's
     sweep pool | tail -n 1
     say "compare"
     python "$here/compare.py" "$work/pool" "$work/$1"
+}
+
+search() { # search TREE WORDS…: the words say where; each run is then repeated by the local pool
+    local tree=$1 words=(data.holdout=5000)
+    local halving=(hydra/sweeper=halving lr=0.2,0.05,0.01 activ=relu,gelu
+        epochs=4 hydra.sweeper.min_epochs=1 hydra.sweeper.eta=2)
+    say "6 points by halving"
+    sweep "$tree-halving" "${halving[@]}" "${@:2}"
+    say "the local pool"
+    sweep pool-halving "${halving[@]}" | tail -n 1
+    say "compare"
+    python "$here/compare.py" "$work/pool-halving" "$work/$tree-halving"
+    say "8 trials by Optuna"
+    sweep "$tree-optuna" hydra/sweeper=optuna 'lr=tag(log,interval(1e-3,0.3))' activ=relu,gelu,tanh \
+        epochs=2 hydra.sweeper.trials=8 hydra.sweeper.startup=4 "${@:2}"
+    say "the local pool"
+    python "$here/repeat.py" "$work/$tree-optuna" "$work/pool-optuna" | tail -n 1
+    say "compare"
+    python "$here/compare.py" "$work/pool-optuna" "$work/$tree-optuna"
 }

@@ -5,9 +5,9 @@ tear_down() { :; }
 address=tcp://127.0.0.1:${PORT:-18786}
 
 dask scheduler --host 127.0.0.1 --port "${address##*:}" --no-dashboard >scheduler.log 2>&1 & pids+=($!)
-for i in 1 2; do
-    dask worker "$address" --name "w$i" --nthreads 1 --no-dashboard >"worker$i.log" 2>&1 & pids+=($!)
-done
+start_worker() { dask worker "$address" --name "$1" --nthreads 1 --no-dashboard >"$1.log" 2>&1 & pids+=($!); }
+start_worker first
+start_worker second
 
 # The nanny first, else it would start another.
 kill_worker() { children=$(pgrep -P "$1"); kill -9 "$1"; kill -9 $children; }
@@ -17,3 +17,5 @@ sweep dask hydra/launcher=dask hydra.launcher.address="$address" & main=$!
 killed_midway dask kill_worker "${pids[2]}"
 wait $main
 same dask
+start_worker third
+search dask hydra/launcher=dask hydra.launcher.address="$address"

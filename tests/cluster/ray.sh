@@ -13,7 +13,8 @@ tear_down() { kill $(ours raylet) $(ours gcs_server) $(ours ray/) 2>/dev/null; s
 
 ray start --head --port "$port" --num-cpus 1 --include-dashboard=false --disable-usage-stats >head.log 2>&1
 first=$(ours raylet/raylet)
-ray start --address "127.0.0.1:$port" --num-cpus 1 --disable-usage-stats >second.log 2>&1
+start_second() { ray start --address "127.0.0.1:$port" --num-cpus 1 --disable-usage-stats >>second.log 2>&1; }
+start_second
 second=$(ours raylet/raylet | grep -vx "$first")
 
 say "12 runs on two nodes"
@@ -21,3 +22,5 @@ sweep ray hydra/launcher=ray hydra.launcher.address="127.0.0.1:$port" & main=$!
 killed_midway ray kill -9 "$second"
 wait $main
 same ray
+start_second
+search ray hydra/launcher=ray hydra.launcher.address="127.0.0.1:$port"

@@ -48,11 +48,13 @@ kill_job() { # the youngest of the running ones, without a chance to clean up
 }
 
 say "12 runs in two Slurm jobs"
-sweep slurm hydra/launcher=slurm hydra.launcher.jobs=2 hydra.launcher.memory=1GB hydra.launcher.queue=short \
-    hydra.launcher.walltime=00:30:00 hydra.launcher.interface=lo & main=$!
+there=(hydra/launcher=slurm hydra.launcher.jobs=2 hydra.launcher.memory=1GB hydra.launcher.queue=short
+    hydra.launcher.walltime=00:30:00 hydra.launcher.interface=lo)
+sweep slurm "${there[@]}" & main=$!
 killed_midway slurm kill_job
 wait $main
 say "jobs that were submitted, and what is left of them"
 ls slurm/sweeps/jobs
 squeue
 same slurm
+search slurm "${there[@]}"
