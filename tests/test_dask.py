@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -191,6 +192,17 @@ def test_no_scheduler_is_said(monkeypatch):
         dask.Dask(dask.Options.of(**(OPTIONS | {"address": "tcp://127.0.0.1:1"})))
 
 
+@pytest.mark.parametrize(
+    ("scheme", "reason"), [("tcp", "does not answer as one within 1 s"), ("tls", "TLS"), ("ws", "Timed out")]
+)
+def test_who_listens_but_is_no_scheduler_is_not_waited_for(monkeypatch, scheme, reason):
+    monkeypatch.setattr(dask, "_CONNECT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"address={address}: no scheduler there: .*{reason}"):
+            dask.Dask(dask.Options.of(**(OPTIONS | {"address": address})))
+
+
 def test_a_worker_of_many_threads_is_refused(spawn, scheduler, words, command):
     spawn("worker", scheduler, "--nthreads", "2")
     fails(command(*words("lr=0.1", f"hydra.launcher.address={scheduler}")), "2 threads", "--nthreads 1")
@@ -225,6 +237,13 @@ def test_a_late_worker_without_the_results_tree_trains_nothing(tmp_path):
 
 
 BATCH = {"slurm": ("sbatch", "scancel"), "pbs": ("qsub", "qdel"), "sge": ("qsub", "qdel"), "lsf": ("bsub", "bkill")}
+
+
+@pytest.mark.parametrize(("cluster", "submit"), [(cluster, commands[0]) for cluster, commands in BATCH.items()])
+def test_without_the_batch_system_s_commands_nothing_is_waited_for(monkeypatch, tmp_path, cluster, submit):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match=f"cluster={cluster}: needs {submit}, which is not on PATH"):
+        dask.Dask(dask.Options.of(**(OPTIONS | {"address": None, "cluster": cluster})))
 
 
 @pytest.fixture

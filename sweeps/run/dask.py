@@ -1,13 +1,15 @@
 """The Dask engine: joins a scheduler, or has ``dask-jobqueue`` start one with its workers in a batch system's jobs."""
 
+import asyncio
 import contextlib
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,7 +116,7 @@ class Dask:
 
     def __init__(self, options: Options) -> None:
         self._distributed = _load("distributed")
-        for name in ("distributed", "tornado.application", "asyncio"):
+        for name in ("distributed", "dask_jobqueue", "tornado.application", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters becomes an outcome or an error
         self._options = options
         self._cluster = _start_cluster(options) if options.cluster else None
@@ -130,8 +132,11 @@ class Dask:
 
     def _connect(self, where: Any) -> Any:
         try:
+            if self._cluster is None:
+                with ThreadPoolExecutor(1) as thread:  # in a notebook this one has a loop of its own
+                    thread.submit(asyncio.run, _probe(where)).result()
             return self._distributed.Client(where, timeout=_CONNECT, set_as_default=False, name="mlp-sweeps")
-        except (OSError, ValueError, TypeError) as error:  # TimeoutError is an OSError
+        except Exception as error:  # of many kinds: OSError, TypeError without TLS configuration, WebSocketError
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
             raise InputError("hydra.launcher.address", str(where), f"no scheduler there: {reason[0]}") from None
 
@@ -242,16 +247,37 @@ class Dask:
             self._cluster.scale(jobs=self._options.jobs)
 
 
+async def _probe(address: str) -> None:
+    """A client waits forever for the first word of one who listens but says nothing, e.g. of another service.
+
+    Raises:
+        Exception: no scheduler answers there.
+    """
+    comm = _load("distributed.comm")
+    arguments = _load("distributed.security").Security().get_connection_args("client")
+    try:
+        answered = await asyncio.wait_for(comm.connect(address, timeout=_CONNECT, **arguments), 2 * _CONNECT)
+    except TimeoutError:
+        raise TimeoutError(f"who listens there does not answer as one within {2 * _CONNECT:g} s") from None
+    answered.abort()
+
+
 def _start_cluster(options: Options) -> Any:
     """A scheduler in this process, and the jobs of its workers submitted."""
     jobqueue = _load("dask_jobqueue")
     assert options.cluster
+    kind = getattr(jobqueue, _CLUSTERS[options.cluster])
+    submit = kind.job_cls.submit_command.split()[0]
+    if shutil.which(submit) is None:
+        raise InputError(
+            "hydra.launcher.cluster", options.cluster, f"needs {submit}, which is not on PATH; is this a login node?"
+        )
     account = "project" if options.cluster in ("sge", "lsf") else "account"
     given: Mapping[str, Any] = {"walltime": options.walltime, "queue": options.queue, account: options.account}
     blas = [f"export {library}_NUM_THREADS={options.threads}" for library in ("OPENBLAS", "MKL", "OMP")]
     cluster = None
     try:
-        cluster = getattr(jobqueue, _CLUSTERS[options.cluster])(
+        cluster = kind(
             cores=options.cores,
             processes=options.workers_per_job,
             memory=options.memory,
