@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # A Ray cluster of two nodes (a head and another, each with its own raylet) on one machine; the second is killed midway.
 . "$(dirname "$0")/common.sh"
-export RAY_TMPDIR=$work/ray RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work/token
-mkdir "$RAY_TMPDIR"
+export RAY_TMPDIR=$work RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work/token
 python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH"
 chmod 600 "$RAY_AUTH_TOKEN_PATH"
 port=${PORT:-6389}
@@ -11,10 +10,10 @@ port=${PORT:-6389}
 ours() { pgrep -f -- "$1.*$work|$work.*$1" || true; }
 tear_down() { kill $(ours raylet) $(ours gcs_server) $(ours ray/) 2>/dev/null; sleep 2; kill -9 $(ours /) 2>/dev/null; }
 
-ray start --head --port "$port" --num-cpus 1 --include-dashboard=false --disable-usage-stats >head.log 2>&1
+start() { ray start --node-ip-address 127.0.0.1 --num-cpus 1 --disable-usage-stats "$@" >>nodes.log 2>&1; }
+start --head --port "$port" --include-dashboard=false
 first=$(ours raylet/raylet)
-start_second() { ray start --address "127.0.0.1:$port" --num-cpus 1 --disable-usage-stats >>second.log 2>&1; }
-start_second
+start --address "127.0.0.1:$port"
 second=$(ours raylet/raylet | grep -vx "$first")
 
 say "12 runs on two nodes"
@@ -22,5 +21,5 @@ sweep ray hydra/launcher=ray hydra.launcher.address="127.0.0.1:$port" & main=$!
 killed_midway ray kill -9 "$second"
 wait $main
 same ray
-start_second
+start --address "127.0.0.1:$port"
 search ray hydra/launcher=ray hydra.launcher.address="127.0.0.1:$port"
