@@ -1,46 +1,111 @@
-"""Sweeps on a real Ray cluster of one node; tests/cluster/ray.sh has two, of which one is killed."""
+"""Ray, a cluster of one node: what is none, or wants a token, is said soon; a sweep. tests/cluster/ray.sh kills a node."""
 
-import secrets
+import contextlib
+import http.server
+import os
+import socket
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+import threading
 
 import psutil
 import pytest
-from test_dask import kill, table, until
+from test_dask import fails, table
 from test_sweep import assert_same, trained
 
-pytestmark = pytest.mark.heavy
-pytest.importorskip("ray")
+from sweeps.run import ray
 
 
 @pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    """A head's address; none of its processes outlives the test."""
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # not tmp_path: Ray's sockets want a short one
-        token = Path(folder, "token")
-        token.write_text(secrets.token_hex(32))
-        token.chmod(0o600)
-        for name, value in (("TMPDIR", folder), ("AUTH_MODE", "token"), ("AUTH_TOKEN_PATH", str(token))):
-            monkeypatch.setenv(f"RAY_{name}", value)  # the token since Ray listens on more than 127.0.0.1
-        words = ["start", "--head", "--block", "--port=0", "--num-cpus=2"]
-        words += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}"]
-        with (tmp_path / "ray.log").open("wb") as log:
-            program = Path(sys.executable).with_name("ray")
-            head = psutil.Popen([program, *words], stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
-        address = Path(folder, "ray_current_cluster")
-        until(lambda: address.exists() and address.read_text())
-        yield address.read_text().strip()
-        kill(head)
+def silent():
+    """The port of one who listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
-def test_ray_and_the_pool_give_the_same_bits(cluster, small, command, tmp_path):
-    words = ["--multirun", *[word for word in small if not word.startswith("out=")], "lr=0.1,0.05", "seed=0,1,2"]
-    on_ray = (*words, f"out={tmp_path / 'out'}", "hydra/launcher=ray", f"hydra.launcher.address={cluster}")
-    done = command(*on_ray, timeout=200)
+@pytest.fixture
+def web():
+    """The port of a server of HTTP/1."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        server.RequestHandlerClass.log_message = lambda *_: None
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_who_listens_but_is_no_ray_is_not_waited_for(monkeypatch, silent, web, scheme):
+    monkeypatch.setattr(ray, "_CONNECT", 0.5)
+    for port in (silent, web):
+        with pytest.raises(ConnectionError, match="does not answer as one"):
+            ray._probe(f"{scheme}127.0.0.1:{port}")
+
+
+@pytest.fixture
+def words(small):
+    return ["--multirun", *small, "hydra/launcher=ray", "hydra.launcher.address"]
+
+
+@pytest.mark.heavy
+def test_no_cluster_is_said(words, command, silent):
+    *words, address = words
+    for given in (f"127.0.0.1:{silent}", f"ray://127.0.0.1:{silent}", "127.0.0.1:1", "127.0.0.1", "nowhere.invalid:1"):
+        fails(command(*words, f"{address}={given}"), f"hydra.launcher.address={given}: no Ray cluster there: ")
+
+
+@pytest.fixture(scope="module")
+def head():
+    """The address of a cluster of one node, and the environment with the token that it asks for."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # sockets need a shorter path than tmp_path
+        token = os.path.join(folder, "token")
+        with open(token, "w") as file:
+            file.write("a" * 64)
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        flags = ("--num-cpus", "1", "--include-dashboard=false", "--disable-usage-stats")
+        subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--node-ip-address", "127.0.0.1",
+             "--port", str(port), *flags],
+            env=os.environ | secret | {"RAY_TMPDIR": folder},
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        yield f"127.0.0.1:{port}", secret
+        ours = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("RAY_TMPDIR") == folder:
+                    process.kill()
+                    ours.append(process)
+        psutil.wait_procs(ours, timeout=10)
+
+
+@pytest.mark.heavy
+def test_a_token_that_is_missing_or_wrong_is_said(words, command, head, tmp_path):
+    *words, option = words
+    address, secret = head
+    words.append(f"{option}={address}")
+    other = tmp_path / "token"
+    other.write_text("b" * 64)
+    other.chmod(0o600)
+    asks = f"hydra.launcher.address={address}: no Ray cluster there: it asks for a token, or for another one"
+    fails(command(*words), asks)
+    fails(command(*words, **secret | {"RAY_AUTH_TOKEN_PATH": str(other)}), asks)
+    missing = secret | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    fails(command(*words, **missing), "RAY_AUTH_TOKEN_PATH is set but file cannot be opened")
+
+
+@pytest.mark.heavy
+def test_ray_and_the_pool_give_the_same_bits(words, command, head, tmp_path):
+    *words, option = words
+    address, secret = head
+    words += ["lr=0.1,0.05", "seed=0,1,2"]
+    done = command(*words, f"{option}={address}", timeout=200, **secret)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert table(done) == table(command(*words, f"out={tmp_path / 'pool'}"))
+    assert done.stderr == ""
+    pool = command(*(word for word in words if "launcher" not in word and "out=" not in word), f"out={tmp_path}/pool")
+    assert table(done) == table(pool)
     assert_same(tmp_path / "out", tmp_path / "pool")
-    assert "6 finished already" in command(*on_ray, timeout=200).stdout
+    assert "6 finished already" in command(*words, f"{option}={address}", timeout=200, **secret).stdout
     assert set(trained(tmp_path / "out").values()) == {1}

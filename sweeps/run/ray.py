@@ -5,11 +5,13 @@ import importlib
 import logging
 import os
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mlp import extras
 from mlp.schema import InputError, fields, integer, number, optional, text
@@ -67,21 +69,26 @@ class Ray:
 
     def _connect(self) -> None:
         address = self._options.address
-        try:
-            if address == "auto":
-                address = importlib.import_module("ray._private.services").canonicalize_bootstrap_address(address)
-            _probe(address or "")
-            self._ray.init(
-                address=self._options.address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                namespace="mlp-sweeps",
-            )
-        except Exception as error:  # of many kinds: ConnectionError, ValueError, RuntimeError, AuthenticationError
-            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            raise InputError(
-                "hydra.launcher.address", self._options.address, f"no Ray cluster there: {reason[0]}"
-            ) from None
+        with _overheard() as said:
+            try:
+                if address == "auto":
+                    services = importlib.import_module("ray._private.services")
+                    address = services.canonicalize_bootstrap_address(address)
+                _probe(address or "")
+                self._ray.init(
+                    address=self._options.address,
+                    logging_level=logging.CRITICAL,
+                    log_to_driver=False,
+                    namespace="mlp-sweeps",
+                )
+            except Exception as error:  # of many kinds: ConnectionError, ValueError, RuntimeError, AuthenticationError
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                said.seek(0)
+                if b"InvalidAuthToken" in said.read():
+                    reason = "it asks for a token, or for another one; see RAY_AUTH_MODE in docs/clusters.md"
+                raise InputError(
+                    "hydra.launcher.address", self._options.address, f"no Ray cluster there: {reason}"
+                ) from None
 
     def _fitting_nodes(self) -> list[Any]:
         """Nodes that can run a job, as far as their CPUs go."""
@@ -158,8 +165,39 @@ class Ray:
         self._ray.shutdown()
 
 
+@contextlib.contextmanager
+def _overheard() -> Iterator[IO[bytes]]:
+    """What Ray's core, which is no Python, writes to stderr meanwhile; the reason for an error may be nowhere else."""
+    with tempfile.TemporaryFile() as file:
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # RFC 9113: no settings
+_SETTINGS = 4  # the type, byte 3, of the frame that a server begins with
+
+
 def _probe(address: str) -> None:
-    """Ray itself takes minutes to find that nobody listens, and prints meanwhile."""
+    """Whether somebody there speaks gRPC, as Ray does; itself it takes minutes to find that nobody does, or forever.
+
+    Raises:
+        OSError: nobody does.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_CONNECT).close()
+    if not (host and port.isdigit()):
+        return  # Ray will say what is wrong with it
+    with socket.create_connection((host, int(port)), timeout=_CONNECT) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return
+        try:
+            connection.sendall(_PREFACE)
+            frame = connection.recv(9, socket.MSG_WAITALL)
+        except TimeoutError:
+            frame = b""
+        if len(frame) < 9 or frame[3] != _SETTINGS:
+            raise ConnectionError("who listens there does not answer as one")
