@@ -1,5 +1,6 @@
 # Sourced by the scripts beside it: 12 short real runs on a cluster of which a part is killed midway, and two searches
-# on two workers, must come out as those of the local pool. Needs the extras: scripts/environment all, or a Python that has them first on PATH.
+# on two workers, must come out as those of the local pool. Needs the extras: scripts/environment all, or a Python that
+# has them first on PATH.
 # shellcheck shell=bash
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -10,7 +10,10 @@ port=${PORT:-6389}
 ours() { pgrep -f -- "$1.*$work|$work.*$1" || true; }
 tear_down() { kill $(ours raylet) $(ours gcs_server) $(ours ray/) 2>/dev/null; sleep 2; kill -9 $(ours /) 2>/dev/null; }
 
-start() { ray start --node-ip-address 127.0.0.1 --num-cpus 1 --disable-usage-stats "$@" >>nodes.log 2>&1 || { tail nodes.log; false; }; }
+start() {
+    ray start --node-ip-address 127.0.0.1 --num-cpus 1 --disable-usage-stats "$@" >>nodes.log 2>&1 ||
+        { tail nodes.log; false; }
+}
 start --head --port "$port" --include-dashboard=false
 first=$(ours raylet/raylet)
 start --address "127.0.0.1:$port"
