@@ -1,4 +1,4 @@
-"""Ray, a cluster of one node: what is none, or wants a token, is said soon; a sweep. tests/cluster/ray.sh kills a node."""
+"""Ray, of one node: what is no cluster, or wants a token, is said soon; a sweep. tests/cluster/ray.sh kills a node."""
 
 import contextlib
 import http.server
