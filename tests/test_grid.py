@@ -73,6 +73,7 @@ def test_the_command_line_wins_over_the_grid():
         ([{"zip": {"lr": [1, 2], "mo": [3]}}], "must have lists of one length"),
         ([{"zip": {"lr": [1, 2]}}], "must be a mapping of two keys or more"),
         ([{"lr": "interval(0,1)"}], "continuous range"),
+        ([{"lr": 1, "zip": 0.1}], r"grids\[1\].zip=0.1: must be a mapping"),  # found by fuzzing
     ],
 )
 def test_a_grid_that_is_none_is_named(grids, message):

@@ -71,7 +71,7 @@ class Grids:
         for key, value in grid.items():
             if key not in line:
                 axes[str(key)] = self._settings(f"{field}.{key}", str(key), value)
-        for together in [zipped] if isinstance(zipped, Mapping) else zipped:
+        for together in zipped if isinstance(zipped, (list, tuple)) else [zipped]:
             axis = self._zip(f"{field}.zip", together, line)
             if axis:
                 axes[",".join(map(str, together))] = axis
