@@ -1,5 +1,6 @@
 """The pool's lock: one holder at a time, in another process too, and nothing left behind by who is killed."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -64,8 +65,10 @@ def test_a_sweep_killed_as_a_whole_leaves_no_semaphore(small, tmp_path):
         assert sweep.poll() is None
         time.sleep(0.05)
     main = psutil.Process(sweep.pid)
-    family = [main, *main.children(recursive=True)]
-    files = {entry.path for process in family for entry in process.memory_maps() if entry.path.startswith("/dev/shm/")}
+    family, files = [main, *main.children(recursive=True)], set()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # git, say
+            files |= {entry.path for entry in process.memory_maps() if entry.path.startswith("/dev/shm/")}
     os.killpg(sweep.pid, signal.SIGKILL)
     sweep.wait()
     psutil.wait_procs(family, timeout=30)
