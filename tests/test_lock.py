@@ -61,15 +61,17 @@ def test_a_sweep_killed_as_a_whole_leaves_no_semaphore(small, tmp_path):
     words = [*small, "epochs=100000", "seed=0,1", f"out={tmp_path}/out"]
     command = [sys.executable, "-m", "mlp.train", "--multirun", "hydra.launcher.workers=2", *words]
     sweep = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("out/runs/*/metrics.csv"))) < 2:
-        assert sweep.poll() is None
-        time.sleep(0.05)
-    main = psutil.Process(sweep.pid)
-    family, files = [main, *main.children(recursive=True)], set()
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):  # git, say
-            files |= {entry.path for entry in process.memory_maps() if entry.path.startswith("/dev/shm/")}
-    os.killpg(sweep.pid, signal.SIGKILL)
-    sweep.wait()
+    try:
+        while len(list(tmp_path.glob("out/runs/*/metrics.csv"))) < 2:
+            assert sweep.poll() is None
+            time.sleep(0.05)
+        main = psutil.Process(sweep.pid)
+        family, files = [main, *main.children(recursive=True)], set()
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # git, say
+                files |= {entry.path for entry in process.memory_maps() if entry.path.startswith("/dev/shm/")}
+    finally:
+        os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.wait()
     psutil.wait_procs(family, timeout=30)
     assert not [path for path in files if os.path.exists(path)]
