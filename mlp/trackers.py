@@ -207,8 +207,8 @@ class TensorBoard:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._folder.mkdir(parents=True, exist_ok=True)
-        now = time.time_ns()
-        name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{os.getpid()}.{now}"
+        second, part = divmod(time.time_ns(), 10**9)  # files are read in the order of their names
+        name = f"events.out.tfevents.{second}.{part:09}.{socket.gethostname()}.{os.getpid()}"
         return RecordWriter(open(self._folder / name, "xb"))
 
 

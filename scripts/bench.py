@@ -119,6 +119,7 @@ def _case(
     for _ in range(rounds):
         peaks.append(processes["ours"].ask("gemm"))
         for name, process in able.items():
+            time.sleep(0.2)  # the threads of the last one's BLAS go on spinning for a while
             process.ask(batches[: steps // 4])  # awake, and with its own data in the caches
             laps[name].append(process.ask(batches)[0] / steps)
     weights = [a * b for a, b in pairwise(sizes)]

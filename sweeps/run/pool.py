@@ -18,9 +18,10 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from mlp.runs import RunDir
 from mlp.schema import integer, optional
 from mlp.team import cores
-from sweeps.run.job import Job, Outcome, execute
+from sweeps.run.job import Job, Outcome, epochs_done, execute
 from sweeps.run.lock import PipeLock
 
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
@@ -77,6 +78,7 @@ class Pool:
         self._jobs: set[Future[Outcome]] = set()
         self._orphans: list[tuple[Job, Future[Outcome]]] = []  # of a pool that broke, which is no fault of theirs
         self._breaks = 0
+        self._ending = False
         self._sound = time.monotonic()  # when every worker was last seen at work, or nothing to do
         self._pool = self._new_pool()
 
@@ -124,8 +126,12 @@ class Pool:
     def _deliver(self, done: Future[Outcome], job: Job, outer: Future[Outcome]) -> None:
         self._jobs.discard(done)
         error = None if done.cancelled() else done.exception()
-        if isinstance(error, BrokenProcessPool) and self._breaks < _BREAKS:
-            self._orphans.append((job, outer))  # not submitted from here: this is a thread of the broken pool
+        if isinstance(error, BrokenProcessPool) and not self._ending:
+            if self._breaks < _BREAKS:
+                self._orphans.append((job, outer))  # not submitted from here: this is a thread of the broken pool
+            else:
+                epoch = epochs_done(RunDir.of(Path(job.values["out"]), job.run_id))
+                outer.set_result(Outcome("failed", epoch, error=f"no worker could start in {_BREAKS} attempts"))
             return
         if error is None:
             self._breaks = 0
@@ -149,7 +155,7 @@ class Pool:
 
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end."""
-        self._breaks = _BREAKS  # from now on none is submitted again
+        self._ending = True  # from now on none is submitted again
         while self._orphans:
             self._orphans.pop()[1].set_result(Outcome("lost", error="the pool broke"))
         for process in multiprocessing.active_children():
@@ -189,7 +195,15 @@ def _cause(exitcode: int | None) -> str:
 
 def _begin(parent: int) -> None:
     """A worker's start: it does not outlive the main process."""
+    # As it would by default, but a handler of Python's own: a run puts back what it found when it ends, and a signal at
+    # that very moment has Python complain of a handler that is none.
+    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _end(signum: int, _frame: object) -> None:
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
 
 
 def _follow(parent: int) -> None:
