@@ -152,6 +152,9 @@ class Pool:
             self._sound = time.monotonic()
             for job in idle:
                 job.cancel()
+            if len(idle) == len(jobs):  # who was killed may have held the lock with which workers take jobs
+                self.close()
+                self._pool = self._new_pool()
 
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end."""
