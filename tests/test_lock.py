@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 
-from sweeps.run.lock import PipeLock
+from sweeps.run.lock import MortalLock
 
 
 def _count(lock, folder, rounds):
@@ -24,7 +24,7 @@ def _count(lock, folder, rounds):
 
 def test_only_one_holds_it(tmp_path):
     (tmp_path / "count").write_text("0")
-    lock, context = PipeLock(), multiprocessing.get_context("spawn")
+    lock, context = MortalLock(), multiprocessing.get_context("spawn")
     others = [context.Process(target=_count, args=(lock, tmp_path, 300)) for _ in range(2)]
     for other in others:
         other.start()
@@ -36,7 +36,7 @@ def test_only_one_holds_it(tmp_path):
 
 
 def test_waits_as_long_as_it_is_told():
-    lock = PipeLock()
+    lock = MortalLock()
     with ThreadPoolExecutor(1) as another:
         assert another.submit(lock.acquire).result()
         assert not lock.acquire(block=False)
@@ -48,13 +48,31 @@ def test_waits_as_long_as_it_is_told():
 
 
 def test_its_holder_may_take_it_again():
-    lock = PipeLock()
+    lock = MortalLock()
     with ThreadPoolExecutor(1) as another:
         assert [lock.acquire(), lock.acquire(block=False)] == [True, True]
         lock.release()
         assert not another.submit(lock.acquire, block=False).result()
         lock.release()
         assert another.submit(lock.acquire, block=False).result()
+
+
+def _hold(lock, held):
+    lock.acquire()
+    held.touch()
+    time.sleep(60)
+
+
+def test_it_dies_with_its_holder(tmp_path):
+    lock = MortalLock()
+    holder = multiprocessing.get_context("spawn").Process(target=_hold, args=(lock, tmp_path / "held"))
+    holder.start()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    assert not lock.acquire(timeout=0.1)
+    holder.kill()
+    assert lock.acquire(timeout=10)
+    holder.join()
 
 
 def test_a_sweep_killed_as_a_whole_leaves_no_semaphore(small, tmp_path):

@@ -1,50 +1,58 @@
-"""A lock between processes that has no name, so that nothing of it is left behind, whoever is killed."""
+"""A lock between processes that dies with its holder and has no name: nothing is left behind by who is killed."""
 
-import multiprocessing
+import fcntl
 import os
+import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
 
+_LOOK = 0.001  # seconds between attempts; what it guards takes less
 
-class PipeLock:
-    """A byte in a pipe: who has read it holds the lock, and writes it back. Its holder may take it again.
 
-    multiprocessing's own is a named semaphore: once main, workers and their resource tracker are killed together, as by
-    Slurm at a time limit, its file stays in /dev/shm until the machine starts again. A holder that is killed takes the
-    lock along, as with a semaphore.
+class MortalLock:
+    """A record lock of the kernel's on a file without a name. Its holder may take it again.
+
+    multiprocessing's own is a named semaphore. A killed holder takes that along, so that the others wait for ever; and
+    once main, workers and their resource tracker are killed together, as by Slurm at a time limit, its file stays in
+    /dev/shm until the machine starts again.
     """
 
     def __init__(self) -> None:
-        self.__setstate__(multiprocessing.Pipe(duplex=False))  # these know how to go along to a worker
-        os.set_blocking(self._reader.fileno(), False)  # who is told that the byte is there may find it taken
-        os.write(self._writer.fileno(), b"1")
+        if hasattr(os, "memfd_create"):  # works on a full disk, too
+            handle = os.memfd_create("lock")
+        else:
+            with tempfile.TemporaryFile() as file:
+                handle = os.dup(file.fileno())
+        self.__setstate__(Connection(handle))  # which knows how to go along to a worker, and closes it
 
-    def __getstate__(self) -> "tuple[Connection, Connection]":
-        return self._reader, self._writer
+    def __getstate__(self) -> Connection:
+        return self._file
 
-    def __setstate__(self, pipe: "tuple[Connection, Connection]") -> None:
-        self._reader, self._writer = pipe
-        self._holder: int | None = None  # thread of this process
+    def __setstate__(self, file: Connection) -> None:
+        self._file = file
+        self._threads = threading.RLock()  # the kernel tells only processes apart
         self._depth = 0
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Whether it is held now; waits up to ``timeout`` seconds, forever if None, and not at all unless ``block``."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while self._holder != threading.get_ident():
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
+            return False
+        while not self._depth:
             try:
-                os.read(self._reader.fileno(), 1)
-                self._holder = threading.get_ident()
-            except BlockingIOError:
-                left = None if end is None else end - time.monotonic()
-                if not block or (left is not None and left <= 0):
+                fcntl.lockf(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):  # another process has it; which of the two, POSIX leaves open
+                if not block or time.monotonic() >= end:
+                    self._threads.release()
                     return False
-                self._reader.poll(left)
+                time.sleep(_LOOK)
         self._depth += 1
         return True
 
     def release(self) -> None:
         self._depth -= 1
         if not self._depth:
-            self._holder = None
-            os.write(self._writer.fileno(), b"1")
+            fcntl.lockf(self._file.fileno(), fcntl.LOCK_UN)
+        self._threads.release()

@@ -22,7 +22,7 @@ from mlp.runs import RunDir
 from mlp.schema import integer, optional
 from mlp.team import cores
 from sweeps.run.job import Job, Outcome, epochs_done, execute
-from sweeps.run.lock import PipeLock
+from sweeps.run.lock import MortalLock
 
 _GRACE = 15.0  # seconds past its own timeout after which a job that does not react is killed with its worker
 
@@ -64,7 +64,7 @@ class _Spawn(SpawnContext):
 
     def RLock(self) -> Any:  # noqa: N802
         """What pebble guards its pipes with."""
-        return PipeLock()
+        return MortalLock()
 
 
 _alone = threading.Lock()
@@ -152,7 +152,7 @@ class Pool:
             self._sound = time.monotonic()
             for job in idle:
                 job.cancel()
-            if len(idle) == len(jobs):  # who was killed may have held the lock with which workers take jobs
+            if len(idle) == len(jobs):  # who was killed may have left half a message in their common pipe
                 self.close()
                 self._pool = self._new_pool()
 
