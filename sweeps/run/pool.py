@@ -75,8 +75,7 @@ class Pool:
 
     def __init__(self, *, workers: int) -> None:
         self._workers = workers
-        self._jobs: set[Future[Outcome]] = set()
-        self._orphans: list[tuple[Job, Future[Outcome]]] = []  # of a pool that broke, which is no fault of theirs
+        self._jobs: dict[Future[Outcome], tuple[Job, Future[Outcome] | None]] = {}  # who waits → what pebble works on
         self._breaks = 0
         self._ending = False
         self._sound = time.monotonic()  # when every worker was last seen at work, or nothing to do
@@ -112,55 +111,62 @@ class Pool:
         return outer
 
     def _schedule(self, job: Job, outer: Future[Outcome]) -> None:
+        self._jobs[outer] = job, None
         limit = None if job.timeout is None else job.timeout + _GRACE
-        try:
+        with contextlib.suppress(RuntimeError):  # the pool has broken; the next round renews it
             inner = self._pool.schedule(execute, args=(job,), timeout=limit)
-        except RuntimeError:  # the pool broke, e.g. by a worker killed while it started
-            self._breaks += 1
-            self.close()
-            self._pool = self._new_pool()
-            inner = self._pool.schedule(execute, args=(job,), timeout=limit)
-        self._jobs.add(inner)
-        inner.add_done_callback(lambda done: self._deliver(done, job, outer))
+            self._jobs[outer] = job, inner
+            inner.add_done_callback(lambda done: self._deliver(done, outer))
 
-    def _deliver(self, done: Future[Outcome], job: Job, outer: Future[Outcome]) -> None:
-        self._jobs.discard(done)
+    def _deliver(self, done: Future[Outcome], outer: Future[Outcome]) -> None:
+        """In a thread of the pool's."""
         error = None if done.cancelled() else done.exception()
-        if isinstance(error, BrokenProcessPool) and not self._ending:
-            if self._breaks < _BREAKS:
-                self._orphans.append((job, outer))  # not submitted from here: this is a thread of the broken pool
-            else:
-                epoch = epochs_done(RunDir.of(Path(job.values["out"]), job.run_id))
-                outer.set_result(Outcome("failed", epoch, error=f"no worker could start in {_BREAKS} attempts"))
+        if isinstance(error, BrokenProcessPool):  # which is no fault of the job's: it is submitted to the next one
             return
         if error is None:
             self._breaks = 0
+        self._jobs.pop(outer, None)
         _translate(done, outer)
 
     def _rescue(self) -> None:
-        """Submit the jobs of a broken pool again; call back those that nobody works on.
+        """Renew the pool if it has broken, e.g. by a worker killed while it started; call back what nobody works on.
 
         A worker killed between taking a job and saying so takes it along.
         """
-        while self._orphans:
-            self._schedule(*self._orphans.pop())
-        jobs = [job for job in tuple(self._jobs) if not job.done()]
-        idle = [job for job in jobs if not job.running()]
-        if not idle or len(jobs) - len(idle) >= self._workers:
+        if not self._pool.active:
+            self._renew()
+        inners = [inner for _, inner in tuple(self._jobs.values()) if inner is not None]
+        idle = [inner for inner in inners if not inner.running() and not inner.done()]
+        if not idle or len(inners) - len(idle) >= self._workers:
             self._sound = time.monotonic()
         elif time.monotonic() - self._sound > _STUCK:
-            self._sound = time.monotonic()
-            for job in idle:
-                job.cancel()
-            if len(idle) == len(jobs):  # who was killed may have left half a message in their common pipe
-                self.close()
-                self._pool = self._new_pool()
+            if len(idle) == len(inners):  # who was killed may have left half a message in their common pipe
+                self._renew()
+            else:
+                self._sound = time.monotonic()
+                for inner in idle:
+                    inner.cancel()
+
+    def _renew(self) -> None:
+        """Another pool, for all jobs that the last one leaves: not all of them are told when it breaks."""
+        self._breaks += 1
+        self.close()
+        self._pool = self._new_pool()
+        self._sound = time.monotonic()
+        for outer, (job, _) in tuple(self._jobs.items()):
+            if self._ending:
+                outer.set_result(Outcome("lost", error="the pool broke"))
+            elif self._breaks > _BREAKS:
+                epoch = epochs_done(RunDir.of(Path(job.values["out"]), job.run_id))
+                outer.set_result(Outcome("failed", epoch, error=f"no worker could start in {_BREAKS} attempts"))
+            else:
+                self._schedule(job, outer)
+                continue
+            del self._jobs[outer]
 
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end."""
         self._ending = True  # from now on none is submitted again
-        while self._orphans:
-            self._orphans.pop()[1].set_result(Outcome("lost", error="the pool broke"))
         for process in multiprocessing.active_children():
             if process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -183,8 +189,6 @@ def _translate(done: Future[Outcome], outer: Future[Outcome]) -> None:
         outer.set_result(Outcome("lost", error=_cause(error.exitcode)))
     elif isinstance(error, TimeoutError):
         outer.set_result(Outcome("failed", error="TimeoutError: did not react, so its worker was killed"))
-    elif isinstance(error, BrokenProcessPool):
-        outer.set_result(Outcome("lost", error="the pool broke"))
     else:
         outer.set_exception(error)
 
@@ -198,15 +202,8 @@ def _cause(exitcode: int | None) -> str:
 
 def _begin(parent: int) -> None:
     """A worker's start: it does not outlive the main process."""
-    # As it would by default, but a handler of Python's own: a run puts back what it found when it ends, and a signal at
-    # that very moment has Python complain of a handler that is none.
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at its exit Python complains of a signal for pebble's handler
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-
-
-def _end(signum: int, _frame: object) -> None:
-    signal.signal(signum, signal.SIG_DFL)
-    os.kill(os.getpid(), signum)
 
 
 def _follow(parent: int) -> None:
