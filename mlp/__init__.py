@@ -3,8 +3,9 @@
 Names are imported when they are first used, so that ``import mlp`` costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mlp.lazy import attributes
 
 if TYPE_CHECKING:
     from mlp.composition import compose as compose
@@ -20,9 +21,4 @@ _EXPORTS = {
 }
 
 __all__ = list(_EXPORTS)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+__getattr__ = attributes(__name__, _EXPORTS)

@@ -57,6 +57,7 @@ class Trainer:
         )
         self._loss = LOSSES[config.loss.name].build(**config.loss.options)
         self._dataset = dataset
+        self._splits = (dataset.train, dataset.valid, dataset.test)
         self._seed = config.seed
         self._full_train = config.eval_train == "full"
         self._batches = Batches(dataset.train, self._batch_size, self._dtype)
@@ -97,7 +98,7 @@ class Trainer:
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Mean loss per image and accuracy in percent."""
-        for number, own in enumerate((self._dataset.train, self._dataset.valid, self._dataset.test)):
+        for number, own in enumerate(self._splits):
             if own is split:  # which the other processes have too
                 self._count[0] = number
                 self._team.run(self._evaluate)
@@ -135,7 +136,7 @@ class Trainer:
 
     def _evaluate(self, member: int) -> None:
         """The member's part of a split."""
-        split = (self._dataset.train, self._dataset.valid, self._dataset.test)[self._count[0]]
+        split = self._splits[self._count[0]]
         self._sums[member] = self._measure_rows(split, share(len(split), self.members, member))
 
     def _measure_rows(self, split: Split, rows: slice) -> tuple[float, int]:

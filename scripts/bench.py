@@ -14,7 +14,6 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine
 from peers import BATCH, PEERS, initial_weights, serve
 
-from mlp.provenance import collect
 from mlp.team import cores
 
 NETWORKS = ((784, 360, 10), (784, 512, 256, 10), (784, 32, 10))
@@ -55,7 +54,7 @@ def main() -> None:
             sub.add_argument("--many", type=int, default=2000, help="jobs of the second measurement of ours (0: none)")
     arguments = vars(parser.parse_args())
     measure = arguments.pop("measure")
-    print(", ".join(f"{key} {value}" for key, value in _conditions().items()))
+    print(", ".join(f"{key} {value}" for key, value in machine().items()))
     measure(**arguments)
 
 
@@ -63,23 +62,12 @@ def _integers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
-def _conditions() -> dict[str, Any]:
-    return {
-        "cpu": collect()["cpu"],
-        "cores": cores(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
 def training(rounds: int, steps: int, peers: Sequence[str], threads: Sequence[int], out: Path | None) -> None:
     """A training step against the machine's matrix multiply, and against other libraries (extra: bench)."""
     measured = [_measure(rounds, steps, peers, count) for count in threads]
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        record = {"conditions": _conditions() | {"rounds": rounds, "steps": steps}, "measured": measured}
+        record = {"conditions": machine() | {"rounds": rounds, "steps": steps}, "measured": measured}
         (out / "performance.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         _chart(measured, out / "performance.svg")
 

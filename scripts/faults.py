@@ -35,10 +35,10 @@ from lab import (
     family,
     is_worker,
     kill_all,
-    machine,
     resumes_at,
     rows,
 )
+from machine import machine
 
 from mlp.runs import RunDir, run_dirs
 

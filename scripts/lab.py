@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mlp import provenance
 from mlp.files import DamagedRun
 from mlp.runs import Epoch, RunDir, run_dirs
 
@@ -170,12 +168,3 @@ def is_worker(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
         return any("spawn_main" in word for word in process.cmdline())
     return False
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    facts = provenance.collect()
-    return {
-        "date": time.strftime("%Y-%m-%d"), "cpu": facts["cpu"], "cores": os.cpu_count(), "platform": facts["platform"],
-        "python": platform.python_version(), "numpy": np.__version__, "git_commit": facts["git_commit"],
-    }  # fmt: skip

@@ -27,19 +27,21 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from faults import FAULTS, network_gone, out_of_memory
-from lab import Lab, Skipped, Trial, is_worker, kill_all, machine
+from lab import Lab, Skipped, Trial, is_worker, kill_all
+from machine import machine
 
 LONG = 2000  # jobs of the long sweep, which takes about a quarter of an hour
 EVERY = 10.0  # seconds between looks
 GROWTH = 1.05  # of memory, from the second fifth of a process's life to its last one
 SHARED = Path("/dev/shm")
+_N = TypeVar("_N", int, float)
 MARK = "MLP_SOAK"  # in the environment of every process that descends from this one
 
 
@@ -149,15 +151,18 @@ class Growth:
     def of(cls, life: Sequence[Look]) -> "Growth":
         fifth = max(1, len(life) // 5)
         parts = life[fifth : 2 * fifth], life[-fifth:]
+
+        def both(measure: Callable[[Sequence[Look]], _N]) -> tuple[_N, _N]:
+            return measure(parts[0]), measure(parts[1])
+
         return cls(
-            life[0].subject, life[-1].minute - life[0].minute,
-            *((f(parts[0]), f(parts[1])) for f in (  # type: ignore[arg-type]
-                lambda part: statistics.median(look.rss for look in part),
-                lambda part: min(look.files for look in part),
-                lambda part: max(look.files for look in part),
-                lambda part: min(look.threads for look in part),
-            )),
-        )  # fmt: skip
+            life[0].subject,
+            life[-1].minute - life[0].minute,
+            rss=both(lambda part: statistics.median(look.rss for look in part)),
+            files=both(lambda part: min(look.files for look in part)),
+            most_files=both(lambda part: max(look.files for look in part)),
+            threads=both(lambda part: min(look.threads for look in part)),
+        )
 
     @property
     def leaks(self) -> bool:
