@@ -5,19 +5,21 @@ Names are imported when they are first used, so that ``import mlp`` costs nothin
 
 from typing import TYPE_CHECKING
 
-from mlp.lazy import attributes
+from sweeps.runs.lazy import attributes
 
 if TYPE_CHECKING:
     from mlp.composition import compose as compose
     from mlp.model import Model as Model
     from mlp.model import load as load
-    from mlp.session import train as train
+    from mlp.training import program as program
+    from mlp.training import train as train
 
 _EXPORTS = {
     "Model": "mlp.model",
     "compose": "mlp.composition",
     "load": "mlp.model",
-    "train": "mlp.session",
+    "program": "mlp.training",
+    "train": "mlp.training",
 }
 
 __all__ = list(_EXPORTS)

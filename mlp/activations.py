@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp.schema import Entry, entry, one_of
+from sweeps.runs.schema import Entry, entry, one_of
 
 Floats = NDArray[Any]
 """float32 or float64; a network computes in one of them throughout."""

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from mlp.formats import REQUIRED, Arrays, sha256
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 

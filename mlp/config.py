@@ -4,8 +4,6 @@ This module reads plain mappings and imports neither Hydra nor OmegaConf: :mod:`
 from conf/, a notebook may write it by hand, and a worker gets it frozen.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +14,9 @@ from mlp.activations import ACTIVATIONS
 from mlp.datasets import DATASETS, source
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
-from mlp.schema import Check, Entry, fields, flag, integer, list_of, number, one_of, optional, text
-from mlp.trackers import TRACKERS, require
+from sweeps.runs.identity import digest
+from sweeps.runs.schema import Check, Entry, fields, flag, integer, list_of, number, one_of, optional, text
+from sweeps.runs.trackers import TRACKERS, require
 
 _WIDTHS = list_of(integer(ge=1, le=100_000), allowed="must be a list of 1 to 100 layer widths", at_most=100)
 
@@ -150,25 +149,6 @@ def network_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": _IDENTITY["dtype"],
     }
     return fields(checks, "", {key: identity[key] for key in checks if key in identity})
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"optim": {"lr": 0.1}}`` as ``{"optim.lr": 0.1}``; the data's checksums become one short word."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if key == "checksums":
-            flat[f"{prefix}{key}"] = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
-        elif isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of the canonical JSON (sorted keys, shortest floats) of an identity, in hex."""
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _check_model(field: str, value: object) -> dict[str, Any]:

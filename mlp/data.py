@@ -15,7 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlp.cache import cached
 from mlp.datasets import options, source
-from mlp.schema import InputError, fields
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import fields
 
 
 @final

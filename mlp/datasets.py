@@ -26,7 +26,7 @@ from mlp.formats import (
     read_record_tar,
     sha256,
 )
-from mlp.schema import Check, Entry, entry, integer, one_of, optional, text
+from sweeps.runs.schema import Check, Entry, entry, integer, one_of, optional, text
 
 log = logging.getLogger(__name__)
 

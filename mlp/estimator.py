@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from mlp import extras
 from mlp.activations import Floats
-from mlp.checkpoint import parameters
 from mlp.composition import compose
 from mlp.config import RunConfig
 from mlp.data import Dataset, Split
 from mlp.layers import Softmax
 from mlp.model import forward, network_of
-from mlp.team import cores
 from mlp.trainer import Trainer
+from mlp.training import parameters
+from sweeps.runs import extras
+from sweeps.runs.provenance import cores
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

@@ -20,16 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mlp import command, data
+from mlp import data
 from mlp.activations import Floats
-from mlp.config import Choice, digest
+from mlp.config import Choice
 from mlp.data import Dataset
-from mlp.files import write_atomic
 from mlp.losses import LOSSES
 from mlp.model import ROWS, Model, load
-from mlp.reading import printable
-from mlp.runs import Epoch
-from mlp.schema import InputError
+from sweeps.runs import command
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import write_atomic
+from sweeps.runs.identity import digest
+from sweeps.runs.metrics import Row
+from sweeps.runs.reading import printable
 
 
 @final
@@ -131,7 +133,7 @@ def choose_data(model: Model, words: Sequence[str] = ()) -> tuple[Choice, Datase
     return chosen, data.load(chosen.name, chosen.options)
 
 
-def recorded(model: Model) -> Epoch | None:
+def recorded(model: Model) -> Row | None:
     """The row of metrics.csv of the epoch that the model is at; None if there is none."""
     rows = model.run.read_metrics()
     return rows[model.epoch - 1] if 0 < model.epoch <= len(rows) else None
@@ -150,7 +152,7 @@ def stem(choice: Choice, dataset: Dataset) -> str:
 
 
 def main() -> None:
-    """The command line; see :func:`mlp.command.run` for the exit status."""
+    """The command line; see :func:`sweeps.runs.command.run` for the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mlp.evaluate",
         description="How a trained network does on the test set of its own data, or of others.",

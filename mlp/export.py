@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mlp import command, extras
-from mlp.files import write_atomic
 from mlp.model import Model, load
-from mlp.reading import printable
-from mlp.schema import InputError
+from sweeps.runs import command, extras
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import write_atomic
+from sweeps.runs.reading import printable
 
 _OPSET = 20  # the first with Gelu
 _NODES: Mapping[str, str] = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}
@@ -105,7 +105,7 @@ def _metadata(model: Model) -> dict[str, str]:
 
 
 def main() -> None:
-    """The command line; see :func:`mlp.command.run` for the exit status."""
+    """The command line; see :func:`sweeps.runs.command.run` for the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mlp.export", description="A trained network for other programs.")
     parser.add_argument("run", metavar="RUN", help="id, its beginning, or a path")
     parser.add_argument("file", metavar="FILE", type=Path, help="is replaced if it is there")

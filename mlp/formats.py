@@ -8,9 +8,7 @@ import hashlib
 import math
 import struct
 import tarfile
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +17,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp.schema import InputError
+from sweeps.runs import npy
+from sweeps.runs.errors import InputError
+from sweeps.runs.npy import read_npy
 
 Arrays = dict[str, NDArray[Any]]
 """``x_*``: (n, d) uint8, float32 or float64, C-contiguous; ``y_*``: (n,) intp, each 0 … classes − 1."""
@@ -28,17 +28,7 @@ REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _VALID = ("x_valid", "y_valid")
 _MAX_CLASSES = 2**16
 
-UNREADABLE = (
-    OSError,  # among them gzip's BadGzipFile and what requests raises when offline
-    ValueError,
-    EOFError,
-    MemoryError,
-    RuntimeError,  # zipfile, of what it cannot decompress or decrypt
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-)
+UNREADABLE = (*npy.UNREADABLE, struct.error, tarfile.TarError)
 """Whatever the bytes of a file can make its parser raise."""
 
 
@@ -193,32 +183,6 @@ def read_npz(path: Path) -> Arrays:
             )
         # Deflate packs at most 1032 : 1, so a small file cannot make us allocate much.
         return {key: read_npy(archive, key, 1032 * path.stat().st_size) for key in wanted}
-
-
-def read_npy(archive: zipfile.ZipFile, key: str, limit: int) -> NDArray[Any]:
-    """One array of numbers, of at most ``limit`` bytes; trusts no size before it fits the other sizes.
-
-    Raises:
-        KeyError: there is none of this name.
-        others of :data:`UNREADABLE`: it cannot be read.
-    """
-    member = archive.getinfo(key + ".npy")
-    with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"{key} is in version {version} of the .npy format; must be 1.0 or 2.0")
-        try:
-            shape, _, dtype = readers[version](stream)
-        except (ArithmeticError, LookupError, SyntaxError, TypeError, tokenize.TokenError) as error:
-            raise ValueError(f"{key} has a garbled header: {error}") from error
-        if dtype.hasobject or dtype.kind not in "iuf":
-            raise ValueError(f"{key} is {dtype}; must be uint8, float32 or float64 (x) or integers (y)")
-        size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or stream.tell() + size != member.file_size or size > limit:
-            raise ValueError(f"{key} is damaged: its header promises {shape} of {dtype}, which is not what is there")
-    with archive.open(member) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)  # at its end zipfile compares the CRC
 
 
 # -------------------------------------------------------------------------------------------------------------- files

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 Pixels = NDArray[np.uint8]
 

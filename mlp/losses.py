@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp.activations import Floats
-from mlp.schema import Entry, entry, number
+from sweeps.runs.schema import Entry, entry, number
 
 Labels = NDArray[np.intp]
 

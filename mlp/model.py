@@ -1,5 +1,6 @@
 """A trained network, loaded from its run directory to be used: ``load("relu-ce-360-b89f").predict(images)``."""
 
+import itertools
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -8,16 +9,17 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlp import checkpoint
 from mlp.activations import ACTIVATIONS, Floats
 from mlp.config import Choice, network_parts
 from mlp.data import Batches, Split
-from mlp.files import DamagedRun
 from mlp.layers import Softmax
 from mlp.network import Network
-from mlp.reading import brief, find, printable, read_identity
-from mlp.runs import RunDir, State
-from mlp.schema import InputError
+from mlp.training import parameters as parameters_of
+from sweeps.runs import checkpoint
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.reading import brief, find, printable, read_identity
+from sweeps.runs.status import State
 
 ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit
 _PIXELS = ("mnist", "fashion_mnist", "cifar10")  # datasets of uint8
@@ -58,7 +60,7 @@ class Model:
         network = network_of(parameters, activation, parts["dtype"])
         self.run, self.identity, self.epoch, self.state = run, identity, epoch, state
         self.features, self.classes = sizes[0], sizes[-1]
-        self.parameters = checkpoint.parameters(network)
+        self.parameters = parameters_of(network)
         for array in self.parameters.values():
             array.flags.writeable = False
         self._network = network
@@ -135,7 +137,7 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
         identity, status = read_identity(run), run.read_status()
         if status is None:
             raise DamagedRun(f"no {run.status.name}: not a run, or one that never began")
-        parameters, epoch = checkpoint.read_parameters(run.checkpoint)
+        parameters, epoch = read_parameters(run.checkpoint)
         return Model(run, identity, parameters, epoch=epoch, state=status.state)
     except FileNotFoundError:
         raise InputError("run", name, "has no checkpoint: not one epoch is complete") from None
@@ -145,12 +147,27 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
         raise DamagedRun(f"{name}: {printable(str(brief(damage, run)))}") from None
 
 
+def read_parameters(path: Path) -> tuple[dict[str, NDArray[Any]], int]:
+    """``{"W1": …, "b1": …, "W2": …}`` and the number of epochs that made them; nothing in the file is believed.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+        DamagedRun: it is damaged, or no network's.
+    """
+    tree, history = checkpoint.load(path)
+    try:
+        layers = next(i for i in itertools.count() if f"W{i + 1}" not in tree)
+        return {f"{kind}{i}": tree[f"{kind}{i}"] for i in range(1, layers + 1) for kind in "Wb"}, len(history)
+    except (KeyError, TypeError) as error:
+        raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
+
+
 def network_of(parameters: Mapping[str, NDArray[Any]], activ: Choice, dtype: str) -> Network:
     """A network of its own with these parameters: ``W1`` (fan_in, fan_out), ``b1`` (fan_out,), ``W2``, …"""
     weights = [array for array in parameters.values() if array.ndim == 2]
     sizes = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
     network = Network(sizes, lambda: ACTIVATIONS[activ.name].build(**activ.options), dtype=dtype)
-    for name, target in checkpoint.parameters(network).items():
+    for name, target in parameters_of(network).items():
         target[...] = parameters[name]
     return network
 

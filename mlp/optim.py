@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from mlp.activations import Floats
-from mlp.schema import Entry, entry, number
 from mlp.team import Zeros
+from sweeps.runs.schema import Entry, entry, number
 
 
 class Optimizer(Protocol):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp import command
 from mlp.model import load
-from mlp.reading import printable
+from sweeps.runs import command
+from sweeps.runs.reading import printable
 
 
 def main() -> None:
-    """The command line; see :func:`mlp.command.run` for the exit status."""
+    """The command line; see :func:`sweeps.runs.command.run` for the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mlp.predict",
         description="What a trained network sees in image files, dark on light or light on dark, of any size.",

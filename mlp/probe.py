@@ -11,7 +11,7 @@ from mlp.config import RunConfig
 from mlp.data import Batches, Dataset
 from mlp.losses import LOSSES
 from mlp.network import Network
-from mlp.runs import LayerStats
+from mlp.stats import LayerStats
 
 _IMAGES = 1000
 SATURATED = 0.0177  # σ'(4): report §4 calls a sigmoid saturated beyond |z| = 4; tanh falls below beyond |z| ≈ 2.7

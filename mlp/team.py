@@ -12,7 +12,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -29,17 +28,6 @@ class Zeros(Protocol):
     """``np.zeros``, or memory that several processes see."""
 
     def __call__(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
-
-
-def cores() -> int:
-    """Processors that this process may use: its affinity, and a container's quota."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        available = min(available, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        pass
-    return available
 
 
 def share(count: int, size: int, member: int) -> slice:

@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, Split
+from mlp.epochs import Epoch
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
 from mlp.optim import OPTIMIZERS, Optimizer
-from mlp.runs import Epoch
 from mlp.team import Team, share
+from sweeps.runs.errors import Diverged
 
 _EVALUATION_ROWS = 1000  # a block's activations stay within a few MB
 _SHARED_ROWS = 50  # of a batch for each process, below which gradients cost more to add up than is gained
 _SHARED_WORK = 1_000_000  # multiply-adds of a step for each process, below which it does not pay to wait for the others
 _INITIALIZATION = 0  # epochs count from 1, so 0 is free to seed the weights
-
-
-class Diverged(Exception):
-    """Loss or parameters are no longer finite."""
 
 
 @final

@@ -28,7 +28,7 @@ import numpy as np
 from machine import machine
 from peers import BATCH, PEERS, initial_weights, serve
 
-from mlp.team import cores
+from sweeps.runs.provenance import cores
 
 NETWORKS = ((784, 360, 10), (784, 512, 256, 10), (784, 32, 10))
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "gelu")

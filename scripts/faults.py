@@ -40,7 +40,7 @@ from lab import (
 )
 from machine import machine
 
-from mlp.runs import RunDir, run_dirs
+from sweeps.runs.directory import RunDir, run_dirs
 
 # -------------------------------------------------------------------------------------------------------------- killing
 

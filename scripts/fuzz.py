@@ -52,8 +52,8 @@ class Fuzzing:
         import numpy as np
 
         from mlp.composition import compose
-        from mlp.runs import RunDir
-        from mlp.session import train
+        from sweeps.runs.directory import RunDir
+        from sweeps.runs.session import train
 
         self.folder = folder
         rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ class Fuzzing:
 
     def idx(self) -> tuple[Seeds, Target]:
         from mlp.formats import IDX_FILES, blame, canonical, read_idx_files
-        from mlp.schema import InputError
+        from sweeps.runs.errors import InputError
 
         folder = self._made("idx")
 
@@ -92,7 +92,7 @@ class Fuzzing:
 
     def cifar(self) -> tuple[Seeds, Target]:
         from mlp.formats import CIFAR10_FILES, blame, canonical, read_record_files, read_record_tar
-        from mlp.schema import InputError
+        from sweeps.runs.errors import InputError
 
         folder = self._made("cifar")
 
@@ -123,7 +123,7 @@ class Fuzzing:
 
     def npz(self) -> tuple[Seeds, Target]:
         from mlp.formats import blame, canonical, read_npz
-        from mlp.schema import InputError
+        from sweeps.runs.errors import InputError
 
         path = self.folder / "fuzzed.npz"
 
@@ -135,12 +135,11 @@ class Fuzzing:
         return npz_seeds(self.folder / "data.npz"), read
 
     def checkpoint(self) -> tuple[Seeds, Target]:
-        from mlp import checkpoint
         from mlp.data import load
-        from mlp.files import DamagedRun
         from mlp.model import load as load_model
-        from mlp.schema import InputError
         from mlp.trainer import Trainer
+        from sweeps.runs import checkpoint
+        from sweeps.runs.errors import DamagedRun, InputError
 
         path = self.run.checkpoint
         seeds = npz_seeds(path)
@@ -163,11 +162,10 @@ class Fuzzing:
         import yaml
 
         from mlp.config import digest, network_parts
-        from mlp.files import DamagedRun
-        from mlp.reading import check_events, read_identity
-        from mlp.runs import RunDir
-        from mlp.schema import InputError
         from sweeps.read.record import read as read_record
+        from sweeps.runs.directory import RunDir
+        from sweeps.runs.errors import DamagedRun, InputError
+        from sweeps.runs.reading import check_events, read_identity
 
         def fitting(data: bytes) -> str:
             """The directory's name that would fit, so that what follows is reached as well."""
@@ -198,8 +196,8 @@ class Fuzzing:
         return [self.run.config.read_bytes(), b"activ: {name: relu}\nloss: {name: ce}\n"], read
 
     def run_files(self) -> tuple[Seeds, Target]:
-        from mlp.files import DamagedRun
         from sweeps.read.record import read as read_record
+        from sweeps.runs.errors import DamagedRun
 
         run = self.run
         files = (run.status, run.metrics, run.stats, run.provenance)
@@ -220,10 +218,10 @@ class Fuzzing:
         return [bytes([i]) + content for i, content in enumerate(real.values())], read
 
     def manifest(self) -> tuple[Seeds, Target]:
-        from mlp.schema import InputError
+        from sweeps.launch.manifest import Manifest
+        from sweeps.launch.plan import Point
         from sweeps.read.collect import read_manifest
-        from sweeps.run.manifest import Manifest
-        from sweeps.run.plan import Point
+        from sweeps.runs.errors import InputError
 
         out = self._made("tree")
         path = self._made("tree/sweeps/s") / "manifest.json"
@@ -238,7 +236,7 @@ class Fuzzing:
         return [json.dumps(MANIFEST).encode()], read
 
     def search(self) -> tuple[Seeds, Target]:
-        from mlp.schema import InputError
+        from sweeps.runs.errors import InputError
         from sweeps.search.record import FILE, read
 
         folder = self._made("search")
@@ -253,8 +251,8 @@ class Fuzzing:
         return [json.dumps(SEARCH).encode()], target
 
     def where(self) -> tuple[Seeds, Target]:
-        from mlp.schema import InputError
-        from sweeps.run.where import holds
+        from sweeps.launch.where import holds
+        from sweeps.runs.errors import InputError
 
         point = {"lr": 0.1, "model": "mlp1", "activ.name": "relu", "seed": 3, "model.hidden": [16], "stats": False}
 
@@ -268,8 +266,8 @@ class Fuzzing:
     def filters(self) -> tuple[Seeds, Target]:
         import pandas as pd
 
-        from mlp.schema import InputError
         from sweeps.read import filters
+        from sweeps.runs.errors import InputError
 
         table = pd.DataFrame({"activ": ["relu", None], "lr": [0.1, float("nan")], "seed": [1, 2], "b": [True, False]})
 
@@ -284,8 +282,8 @@ class Fuzzing:
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from hydra.errors import HydraException
 
-        from mlp.schema import InputError
-        from sweeps.run.grid import Grids
+        from sweeps.launch.grid import Grids
+        from sweeps.runs.errors import InputError
 
         parser = OverridesParser.create()
 

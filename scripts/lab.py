@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mlp.files import DamagedRun
-from mlp.runs import Epoch, RunDir, run_dirs
+from sweeps.runs.directory import Epoch, RunDir, run_dirs
+from sweeps.runs.errors import DamagedRun
 
 CLOCK = [Epoch._fields.index(name) for name in ("seconds", "eval_seconds")]
 EPOCHS = 120
@@ -166,5 +166,5 @@ def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 def is_worker(process: psutil.Process) -> bool:
     """Of a sweep."""
     with contextlib.suppress(psutil.Error):
-        return any("spawn_main" in word for word in process.cmdline())
+        return any("sweeps-worker" in word for word in process.cmdline())
     return False

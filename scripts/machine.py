@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlp import provenance
-from mlp.team import cores
+from sweeps.runs import provenance
+from sweeps.runs.provenance import cores
 
 
 def machine() -> dict[str, Any]:

@@ -1,21 +1,39 @@
-"""Run many, and read them back: tables, figures and checked conclusions from the run directories of :mod:`mlp`.
+"""Sweeps of any training function: grids that resume, never repeat work and survive crashes; read back as tables.
 
 Names are imported when they are first used, so that ``import sweeps`` costs nothing.
 """
 
 from typing import TYPE_CHECKING
 
-from mlp.lazy import attributes
+from sweeps.runs.lazy import attributes
 
 if TYPE_CHECKING:
+    from sweeps.launch.main import main as main
+    from sweeps.launch.sweep import sweep as sweep
     from sweeps.read.collect import Collection as Collection
     from sweeps.read.collect import load as load
-    from sweeps.run.sweep import sweep as sweep
+    from sweeps.runs.errors import Diverged as Diverged
+    from sweeps.runs.errors import InputError as InputError
+    from sweeps.runs.errors import SweepsError as SweepsError
+    from sweeps.runs.program import Program as Program
+    from sweeps.runs.program import program as program
+    from sweeps.runs.session import Run as Run
+    from sweeps.runs.session import current_run as current_run
+    from sweeps.runs.status import Result as Result
 
 _EXPORTS = {
     "Collection": "sweeps.read.collect",
+    "Diverged": "sweeps.runs.errors",
+    "InputError": "sweeps.runs.errors",
+    "Program": "sweeps.runs.program",
+    "Result": "sweeps.runs.status",
+    "Run": "sweeps.runs.session",
+    "SweepsError": "sweeps.runs.errors",
+    "current_run": "sweeps.runs.session",
     "load": "sweeps.read.collect",
-    "sweep": "sweeps.run.sweep",
+    "main": "sweeps.launch.main",
+    "program": "sweeps.runs.program",
+    "sweep": "sweeps.launch.sweep",
 }
 
 __all__ = list(_EXPORTS)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlp.command import fail, run
-from mlp.files import folder, write_atomic
-from mlp.schema import InputError, number
+from sweeps.runs.command import fail, run
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import folder, write_atomic
+from sweeps.runs.schema import number
 
 if TYPE_CHECKING:
     from sweeps.read.collect import Collection
@@ -195,8 +196,8 @@ def _gradients(args: argparse.Namespace) -> int:
 
 
 def _weights(args: argparse.Namespace) -> int:
-    from mlp.reading import find
     from sweeps.read.inside import restore
+    from sweeps.runs.reading import find
     from sweeps.show import draw, inside
 
     run = find(args.out, args.name)
@@ -205,8 +206,8 @@ def _weights(args: argparse.Namespace) -> int:
 
 
 def _landscape(args: argparse.Namespace) -> int:
-    from mlp.reading import find
     from sweeps.read.inside import restore
+    from sweeps.runs.reading import find
     from sweeps.show import draw, inside
 
     figure = inside.landscape([restore(find(args.out, name)) for name in args.names])
@@ -264,7 +265,7 @@ def _ls(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from mlp.reading import find
+    from sweeps.runs.reading import find
     from sweeps.show import listing
 
     listing.show(find(args.out, args.name))
@@ -272,7 +273,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    from mlp.reading import find
+    from sweeps.runs.reading import find
     from sweeps.show import listing
 
     listing.diff(*(find(args.out, name) for name in args.names))

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from mlp.config import RunConfig
-from mlp.runs import Epoch, RunDir, new_status, now
+from sweeps.runs.directory import Epoch, RunDir, new_status, now
 
 _PROVENANCE = {
     "started": now(),

@@ -15,7 +15,7 @@ from mlp import data
 from mlp.cache import cache_dir
 from mlp.datasets import Npz
 from mlp.formats import Arrays, sha256
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 mnist, cache, npz = samples.mnist, samples.cache, samples.npz
 

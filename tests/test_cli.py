@@ -11,8 +11,8 @@ import time
 import pytest
 from synthetic import history, make_report, make_run
 
-from mlp.runs import RunDir
 from sweeps.cli import main
+from sweeps.runs.directory import RunDir
 from sweeps.show.listing import Watch
 
 

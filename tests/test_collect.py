@@ -13,12 +13,12 @@ from synthetic import history, make_run, make_runs
 
 import sweeps
 from mlp.composition import compose
-from mlp.config import digest
-from mlp.runs import Epoch, RunDir
-from mlp.schema import InputError
-from mlp.session import train
 from sweeps.read import snapshot
 from sweeps.read.collect import write
+from sweeps.runs.directory import Epoch, RunDir
+from sweeps.runs.errors import InputError
+from sweeps.runs.identity import digest
+from sweeps.runs.session import train
 
 ADAM = {"name": "adam", "beta2": 0.999, "eps": 1e-8}
 

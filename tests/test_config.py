@@ -14,7 +14,7 @@ from mlp.config import RunConfig, digest
 from mlp.datasets import DATASETS
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 GROUPS = {"activ": ACTIVATIONS, "loss": LOSSES, "optim": OPTIMIZERS, "data": DATASETS}
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from test_session import arrays, measured
 
-from mlp import checkpoint
 from mlp.data import load
-from mlp.files import DamagedRun, write_atomic
-from mlp.runs import RunDir
-from mlp.schema import InputError
-from mlp.session import train
 from mlp.train import compose
 from mlp.trainer import Trainer
+from sweeps.runs import checkpoint
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import write_atomic
+from sweeps.runs.session import train
 
 FILES = ["config.yaml", "metrics.csv", "status.json", "provenance.json"]
 

@@ -14,10 +14,10 @@ import psutil
 import pytest
 from test_sweep import assert_same, runs, trained
 
-from mlp.runs import RunDir
-from mlp.schema import InputError
-from sweeps.run import dask
-from sweeps.run.job import Job, execute_elsewhere
+from sweeps.launch import dask
+from sweeps.launch.job import Job, execute_elsewhere
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import InputError
 
 GRID = ("lr=0.1,0.05,0.02,0.01", "seed=0,1,2")  # 12 runs
 OPTIONS = {

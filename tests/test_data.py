@@ -9,7 +9,7 @@ import samples
 from samples import PLAIN, Options, run
 
 from mlp import data
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 mnist, cache, npz = samples.mnist, samples.cache, samples.npz
 

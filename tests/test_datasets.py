@@ -19,7 +19,7 @@ from samples import PLAIN, Options, arrays, small
 
 from mlp import data, datasets
 from mlp.formats import sha256
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 mnist, cache, npz = samples.mnist, samples.cache, samples.npz
 idx_folder, cifar_folder = samples.idx_folder, samples.cifar_folder

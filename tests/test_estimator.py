@@ -8,7 +8,7 @@ import pytest
 
 from mlp import data, load, train
 from mlp.composition import compose
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 pytestmark = pytest.mark.heavy
 pytest.importorskip("sklearn")

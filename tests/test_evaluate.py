@@ -12,8 +12,8 @@ from mlp import data, load, train
 from mlp.composition import compose
 from mlp.data import Split
 from mlp.evaluate import Evaluation, choose_data, evaluate
-from mlp.runs import RunDir
-from mlp.schema import InputError
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import InputError
 from sweeps.show.mistakes import mistakes
 
 

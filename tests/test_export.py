@@ -9,7 +9,7 @@ import pytest
 from mlp import data, load, train
 from mlp.composition import compose
 from mlp.export import FORMATS, to_onnx
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 NETWORKS = [
     ("activ=relu", "model=mlp2"),

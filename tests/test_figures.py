@@ -13,7 +13,7 @@ from synthetic import history, make_report, make_run
 
 import sweeps
 from mlp.composition import compose
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 from sweeps.show import draw, explore, figures, style
 
 

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from mlp.schema import InputError
 from sweeps.read.filters import apply, parse
+from sweeps.runs.errors import InputError
 
 TABLE = pd.DataFrame(
     {

@@ -17,7 +17,7 @@ from samples import PLAIN, Options, arrays, idx, record, run, small
 
 from mlp import data
 from mlp.datasets import Npz
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 cache, npz = samples.cache, samples.npz
 idx_folder, cifar_folder = samples.idx_folder, samples.cifar_folder

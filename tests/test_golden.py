@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from mlp.composition import compose
-from mlp.runs import Epoch
-from mlp.session import train
+from sweeps.runs.directory import Epoch
+from sweeps.runs.session import train
 
 FOLDER = Path(__file__).parent / "golden"
 RUNS = {

@@ -7,9 +7,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp.schema import InputError
-from sweeps.run import where
-from sweeps.run.grid import Grids, value_of
+from sweeps.launch import where
+from sweeps.launch.grid import Grids, value_of
+from sweeps.runs.errors import InputError
 
 
 def points(grids, *arguments):

@@ -16,12 +16,12 @@ from conftest import ROOT
 from synthetic import make_report
 
 from mlp.config import RunConfig
-from mlp.runs import RunDir
-from mlp.schema import InputError
-from mlp.session import train
 from mlp.train import compose
 from sweeps.cli import main
-from sweeps.run.manifest import Manifest
+from sweeps.launch.manifest import Manifest
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import InputError
+from sweeps.runs.session import train
 
 IN_RUN = ("train.log", ".lock", ".hydra", ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml")
 

@@ -8,14 +8,13 @@ import zipfile
 import numpy as np
 import pytest
 
-from mlp.files import DamagedRun
-from mlp.runs import RunDir
-from mlp.schema import InputError
-from mlp.session import train
 from mlp.train import compose
 from sweeps.cli import main
 from sweeps.read.collect import load
 from sweeps.read.inside import layer_stats, restore
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.session import train
 from sweeps.show import inside
 
 

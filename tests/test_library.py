@@ -12,8 +12,8 @@ from test_session import measured
 from test_sweep import runs, trained, wait_for, workers
 
 import sweeps
-from mlp.runs import RunDir
-from mlp.schema import InputError
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import InputError
 
 
 @pytest.fixture

@@ -18,13 +18,12 @@ import mlp
 from mlp import data
 from mlp.activations import ACTIVATIONS
 from mlp.composition import compose
-from mlp.config import digest
-from mlp.files import DamagedRun
 from mlp.losses import LOSSES
-from mlp.reading import read_identity
-from mlp.runs import RunDir
-from mlp.schema import InputError
-from mlp.session import train
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.identity import digest
+from sweeps.runs.reading import read_identity
+from sweeps.runs.session import train
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from mlp import checkpoint
 from mlp.activations import ACTIVATIONS
 from mlp.composition import compose
 from mlp.data import load
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.trainer import Trainer
+from sweeps.runs import checkpoint
 
 HIDDEN, STEPS, BATCH, CLASSES = (32, 16), 300, 50, 10
 LIMIT = 1e-10  # of max |ours − theirs| / max |theirs|, for each array

@@ -15,7 +15,7 @@ from mlp import load, train
 from mlp.composition import compose
 from mlp.data import load as load_data
 from mlp.images import prepare
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 
 HAND_DRAWN = {FOLDER / f"{name}-{digit}.png": digit for name, digit in zip(STYLES, (4, 9, 2, 5), strict=True)}
 

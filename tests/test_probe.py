@@ -6,13 +6,13 @@ from test_session import arrays, measured, start
 
 from mlp.activations import ACTIVATIONS
 from mlp.data import load
-from mlp.files import DamagedRun
 from mlp.losses import LOSSES
 from mlp.probe import SATURATED, Probe
-from mlp.runs import LayerStats, RunDir
-from mlp.session import train
 from mlp.train import compose
 from mlp.trainer import Trainer
+from sweeps.runs.directory import LayerStats, RunDir
+from sweeps.runs.errors import DamagedRun
+from sweeps.runs.session import train
 
 
 def of(words):

@@ -21,14 +21,13 @@ from hypothesis import strategies as st
 from synthetic import make_report
 
 from mlp import data
-from mlp.files import DamagedRun
 from mlp.formats import CIFAR10_FILES, IDX_FILES
-from mlp.runs import RunDir
-from mlp.schema import InputError
-from mlp.session import train
 from mlp.train import compose
 from sweeps.cli import main
-from sweeps.run.manifest import Manifest
+from sweeps.launch.manifest import Manifest
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.session import train
 
 pytestmark = pytest.mark.heavy  # a minute or two
 

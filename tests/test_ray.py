@@ -14,7 +14,7 @@ import pytest
 from test_dask import fails, table
 from test_sweep import assert_same, trained
 
-from sweeps.run import ray
+from sweeps.launch import ray
 
 
 @pytest.fixture

@@ -7,15 +7,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from mlp import checkpoint
 from mlp.composition import compose
 from mlp.data import load
-from mlp.files import DamagedRun
 from mlp.formats import blame, read_npz
-from mlp.runs import LayerStats, RunDir
-from mlp.schema import InputError
 from mlp.trainer import Trainer
-from sweeps.run.manifest import Manifest
+from sweeps.launch.manifest import Manifest
+from sweeps.runs import checkpoint
+from sweeps.runs.directory import LayerStats, RunDir
+from sweeps.runs.errors import DamagedRun, InputError
 
 NESTED = b"[" * 100_000
 GARBLED = [

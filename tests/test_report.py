@@ -15,8 +15,8 @@ import pytest
 from synthetic import history, make_report, make_run
 
 import sweeps
-from mlp.schema import InputError
 from sweeps.judge import claims
+from sweeps.runs.errors import InputError
 from sweeps.show import payload, report
 from sweeps.show.figures import FIGURES
 from sweeps.show.tables import TABLES

@@ -17,13 +17,13 @@ from test_sweep import runs, start, trained, wait_for, workers
 
 import sweeps
 from mlp.config import RunConfig
-from mlp.runs import RunDir
-from mlp.schema import InputError
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import InputError
 from sweeps.search import halving, objective, optimize, record
 from sweeps.search.halving import Halving
 from sweeps.search.objective import Objective
 from sweeps.search.record import Search, Trial
-from sweeps.search.source import Measured
+from sweeps.search.source import TrialResult
 from sweeps.search.space import Choice, Space, Span
 from sweeps.show import report, searches
 
@@ -146,7 +146,7 @@ def play(strategy, value, *, slots=1, rng=None):
         request = flying.pop(rng.randrange(len(flying)) if rng else 0)
         outcome = value(request.number, request.epochs)
         state = "finished" if isinstance(outcome, float) else outcome
-        strategy.tell(request, Measured(state, (outcome,) if state == "finished" else None, (), None))
+        strategy.tell(request, TrialResult(state, (outcome,) if state == "finished" else None, (), None))
         done.append((request.number, request.epochs))
 
 

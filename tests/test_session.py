@@ -11,12 +11,12 @@ import time
 import numpy as np
 import pytest
 
-from mlp import checkpoint
 from mlp.composition import compose
 from mlp.losses import LOSSES
-from mlp.runs import Epoch, RunDir
-from mlp.session import train
 from mlp.trainer import Trainer
+from sweeps.runs import checkpoint
+from sweeps.runs.directory import Epoch, RunDir
+from sweeps.runs.session import train
 
 TIMES = ("seconds", "eval_seconds")
 
@@ -124,7 +124,7 @@ def test_what_a_killed_process_left_half_written_is_removed_by_the_next(small, c
     assert command(*small, "epochs=1").returncode == 0
     path = run_path(tmp_path, small)
     for name in ("checkpoint.npz", "status.json"):
-        (path / f".{name}.k1ll3d.tmp").write_bytes(b"half of it")  # named as mlp.runs.write_atomic does
+        (path / f".{name}.k1ll3d.tmp").write_bytes(b"half of it")  # named as sweeps.runs.directory.write_atomic does
     assert command(*small).returncode == 0
     assert not list(path.glob(".*.tmp"))
 

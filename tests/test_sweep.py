@@ -13,7 +13,7 @@ import psutil
 import pytest
 from test_session import arrays, measured
 
-from mlp.runs import RunDir
+from sweeps.runs.directory import RunDir
 
 
 @pytest.fixture
@@ -69,10 +69,10 @@ def wait_for(condition, seconds=30):
 
 
 def workers(process):
-    """Its pool's worker processes (and not multiprocessing's resource tracker)."""
+    """Its pool's worker processes."""
     try:
         children = psutil.Process(process.pid).children()
-        return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+        return [child for child in children if any("sweeps-worker" in word for word in child.cmdline())]
     except psutil.Error:
         return []
 

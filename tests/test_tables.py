@@ -9,8 +9,8 @@ import pytest
 from synthetic import history, make_report, make_run
 
 import sweeps
-from mlp.schema import InputError
 from sweeps.read.summary import interval
+from sweeps.runs.errors import InputError
 from sweeps.show.render import Cell, Row, Table
 from sweeps.show.tables import TABLES, pivot, sweep_table, table1, table2
 

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from mlp.runs import RunDir, run_dirs
+from sweeps.runs.directory import RunDir, run_dirs
 
 WORDS = ("model.hidden=[64]", "epochs=4", "threads=2")
 

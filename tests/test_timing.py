@@ -5,8 +5,8 @@ import json
 import pytest
 from threadpoolctl import threadpool_info
 
-from mlp.schema import InputError
 from sweeps.judge import timing
+from sweeps.runs.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ import yaml
 from synthetic import make_run
 from test_session import arrays, measured, start
 
-from mlp import trackers
-from mlp.runs import Epoch, RunDir
-from mlp.schema import InputError
-from mlp.session import train
 from mlp.train import CONF, compose
 from sweeps.cli import main
+from sweeps.runs import trackers
+from sweeps.runs.directory import Epoch, RunDir
+from sweeps.runs.errors import InputError
+from sweeps.runs.session import train
 
 METRICS = Epoch._fields[1:]
 
@@ -65,7 +65,7 @@ def broken(monkeypatch):
         watch = trackers.tracking
         entry = trackers.entry(lambda out, clock: Broken(out, clock, at=at, how=how))
         monkeypatch.setitem(trackers.TRACKERS, "broken", entry)
-        monkeypatch.setattr("mlp.session.tracking", lambda name, out, options: watch("broken", out, {}))
+        monkeypatch.setattr("sweeps.runs.session.tracking", lambda name, out, options: watch("broken", out, {}))
 
     return install
 
@@ -135,7 +135,7 @@ def test_a_slow_tracker_that_makes_headway_is_waited_for(small, broken, monkeypa
 
 @pytest.mark.parametrize(("words", "end"), [(["lr=3e4", "loss=euclidean"], "diverged"), ([], "interrupted")])
 def test_a_tracker_hears_how_it_ended(small, broken, words, end):
-    from mlp.session import Interrupted
+    from sweeps.runs.errors import Interrupted
 
     def stop(row):
         if end == "interrupted":
@@ -156,7 +156,7 @@ def test_the_yaml_files_are_the_registry_and_no_part_of_the_identity():
 
 
 def test_no_tracker_s_library_is_imported_unless_it_is_used():
-    code = "import sys, mlp.session; print([m for m in ('mlflow', 'tensorboard', 'wandb') if m in sys.modules])"
+    code = "import sys, sweeps.runs.session; print([m for m in ('mlflow', 'tensorboard', 'wandb') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 

@@ -94,7 +94,7 @@ def test_a_notebook_s_two_lines(small, tmp_path):
 
 def test_import_is_cheap():
     heavy = "pandas", "matplotlib", "hydra", "omegaconf", "scipy", "rich"
-    code = f"import sys, mlp, mlp.session; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, mlp, sweeps.runs.session; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

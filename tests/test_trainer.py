@@ -11,7 +11,8 @@ from mlp.composition import compose
 from mlp.data import Batches, Dataset, Split, load
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
-from mlp.trainer import Diverged, Trainer
+from mlp.trainer import Trainer
+from sweeps.runs.errors import Diverged
 
 
 def trainer(*words):

@@ -2,8 +2,18 @@
 
 from typing import Any
 
-from sweeps.run import plugins
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from sweeps.launch import plugins
 from sweeps.search import plugins as search
+
+
+class SweepsSearchPath(SearchPathPlugin):
+    """Makes hydra/sweeper=grid, hydra/launcher=pool and the others known to every Hydra application."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("mlp-sweeps", "pkg://sweeps.conf")
 
 
 class GridSweeper(plugins.GridSweeper):
@@ -22,7 +32,7 @@ class PoolLauncher(plugins.SweepLauncher):
     """hydra/launcher=pool"""
 
     def __init__(self, workers: int | None, threads: int, **policy: Any) -> None:
-        from sweeps.run.pool import Pool, workers_for
+        from sweeps.launch.pool import Pool, workers_for
 
         slots = workers_for(workers, threads)
         super().__init__(lambda: Pool(workers=slots), slots, threads, policy)
@@ -32,7 +42,7 @@ class DaskLauncher(plugins.SweepLauncher):
     """hydra/launcher=dask, slurm, pbs, sge, lsf"""
 
     def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
-        from sweeps.run.dask import Dask, Options
+        from sweeps.launch.dask import Dask, Options
 
         policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
         checked = Options.of(threads=threads, **options)
@@ -43,7 +53,7 @@ class RayLauncher(plugins.SweepLauncher):
     """hydra/launcher=ray"""
 
     def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
-        from sweeps.run.ray import Options, Ray
+        from sweeps.launch.ray import Options, Ray
 
         policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
         checked = Options.of(threads=threads, **options)

@@ -29,7 +29,7 @@ from sweeps.judge.evidence import (
 )
 from sweeps.judge.verdicts import ALPHA, Claim, Comparison, holm
 from sweeps.read.collect import Collection
-from sweeps.read.summary import at
+from sweeps.read.summary import at, of_networks
 
 CLOSE = 0.5
 """Percentage points of accuracy. Of those that the report calls close, it prints ReLU and GeLU: 0.24 and 0.22 apart."""
@@ -342,6 +342,7 @@ CLAIMS: Mapping[str, Callable[[Collection], Claim]] = {
 
 def evaluate(collection: Collection) -> list[Claim]:
     """All claims, judged together: see :func:`sweeps.judge.verdicts.holm`."""
+    collection = of_networks(collection)
     swept = dict.fromkeys(("activ", "loss", "model", "lr", "wd", "mo"))
     near = at(collection.runs, **swept)  # the base point's plane, once, instead of all runs for each claim
     epochs = collection.epochs[collection.epochs["run"].isin(near["run"])]

@@ -63,7 +63,7 @@ class Measure:
     needs: int
     """Epochs; later ones are not looked at, so that an extended run counts like the others."""
     of: Callable[[pd.DataFrame], float]
-    """(needs,) epochs, columns as :class:`mlp.runs.Epoch` → the number."""
+    """(needs,) epochs, with the columns of ``Collection.epochs`` → the number."""
     resolution: float = 0.0
     from_loss: bool = False
     """Whether it has no value for a run that diverged."""

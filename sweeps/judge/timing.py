@@ -21,10 +21,11 @@ from threadpoolctl import threadpool_limits
 from mlp import data, provenance
 from mlp.composition import compose
 from mlp.config import RunConfig
-from mlp.files import write_atomic
-from mlp.runs import now
-from mlp.schema import InputError, integer
 from mlp.trainer import Trainer
+from sweeps.runs.directory import now
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import write_atomic
+from sweeps.runs.schema import integer
 
 COMMAND = "python -m sweeps timing"
 

@@ -3,67 +3,49 @@
     load   the tables, whole or filtered, as DataFrames: ``sweeps.load("outputs", "activ=gelu", "lr<=0.01")``
     write  the tables as Parquet and CSV
 
-Accuracies are in percent, losses are means per image, times in seconds.
+A run's metrics are whatever its program logs, by name; ``seconds`` and ``eval_seconds`` are times in seconds.
 """
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from mlp.files import DamagedRun, read_file, write_atomic
-from mlp.reading import printable
-from mlp.runs import Epoch
-from mlp.schema import InputError, integer, suggest
-from sweeps.read import filters as words
-from sweeps.read.snapshot import refresh
+from sweeps.read import filters as conditions
+from sweeps.read.snapshot import Snapshot, refresh
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import read_file, write_atomic
+from sweeps.runs.reading import printable
+from sweeps.runs.schema import integer, suggest
 
-_METRICS = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "test_acc")
+TIMES = ("seconds", "eval_seconds")
+"""Metrics that are times: summed up in ``epoch_seconds`` and ``total_seconds``, not shown as last and best values."""
 
-# The columns of ``runs``, in order; after the identity come the options that any run has, as ``activ.approximate``.
-_IDENTITY: Mapping[str, str] = {
-    "run": "str",
-    "state": "str",
-    "epoch": "int64",
-    "target": "int64",
-    "activ": "str",
-    "loss": "str",
-    "optim": "str",
-    "model": "str",
-    "layers": "int64",
-    "data": "str",
-    "lr": "float64",
-    "wd": "float64",
-    "mo": "float64",
-    "bsz": "int64",
-    "seed": "int64",
-    "dtype": "str",
-    "eval_train": "str",
-    "init_std": "float64",
-}
-_MEASURED: Mapping[str, str] = {
-    **dict.fromkeys(_METRICS, "float64"),
-    "best_epoch": "float64",  # missing before the first epoch
-    **dict.fromkeys((f"best_{metric}" for metric in _METRICS), "float64"),
-    "epoch_seconds": "float64",
-    "total_seconds": "float64",
-}
+# The columns of ``runs`` that every run has, in order; configuration columns come after the first four, then the
+# metrics around ``best_epoch``.
+_STANDING: Mapping[str, str] = {"run": "str", "state": "str", "epoch": "int64", "target": "int64"}
+_MEASURED = ("best_epoch", "epoch_seconds", "total_seconds")  # float64, missing before the first epoch
 _RECORDED: Mapping[str, str] = {
     **dict.fromkeys(
         ("started", "updated", "host", "error", "git_commit", "source_sha256", "python", "numpy", "cpu", "blas"), "str"
     ),
     "threads": "float64",  # missing where it is not recorded
     "path": "str",
+    "program": "str",
 }
+OWN = (*_STANDING, *_MEASURED, *_RECORDED)
+"""Columns of ``runs`` that are neither of the configuration nor a metric's last or best value."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +55,15 @@ class Collection:
     runs: pd.DataFrame
     """One row per run, ordered by its id."""
     epochs: pd.DataFrame
-    """One row per run and epoch: ``run``, then the fields of :class:`mlp.runs.Epoch`; ordered as ``runs``."""
+    """One row per run and epoch: ``run``, ``epoch``, then every metric, NaN where a run has none; ordered as ``runs``."""
     problems: tuple[str, ...]
     """One line for each directory that could not be read: "<dir>: <reason>"."""
     out: Path = Path("outputs")
     """The results tree that it is from."""
+    metric: str | None = None
+    """What most of the runs judge an epoch by; None if no run says."""
+    maximize: bool = True
+    """Whether its highest value is the best."""
 
 
 def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, epochs: int | None = None) -> Collection:
@@ -92,24 +78,23 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
         InputError: no such directory, sweep or column; a filter that cannot be read.
     """
     out = Path(out)
-    conditions = words.parse(filters)
+    wanted = conditions.parse(filters)
     if epochs is not None:
         epochs = integer(ge=1)("epochs", epochs)
     chosen = None if sweep is None else {run["run_id"] for run in read_manifest(out, sweep)["runs"]}
     found = refresh(out)
-
-    runs = _table(found.rows, out)
     matrix, counts = found.epochs, found.counts
     if epochs is not None:
         matrix = matrix[matrix[:, 0] <= epochs]
         counts = np.minimum(counts, epochs)  # a run's epochs are 1, 2, 3, …
+    judges = [_judge(row, logged) for row, logged in zip(found.rows, found.logged, strict=True)]
+    runs = _runs(found, out, counts, _measure(matrix, found.columns, counts, judges))
+    if epochs is not None:
         runs.loc[counts == epochs, ["state", "target", "error"]] = ["finished", epochs, None]
-    table = pd.DataFrame(matrix, columns=list(Epoch._fields)).astype({"epoch": "int64"})
+    table = pd.DataFrame(matrix, columns=found.columns).astype({"epoch": "int64"})
     table.insert(0, "run", runs["run"].take(np.repeat(np.arange(len(runs)), counts)).reset_index(drop=True))
-    runs["epoch"] = counts
-    runs = _in_order(runs.assign(**_measure(table, counts)))
 
-    kept = words.apply(runs, conditions)
+    kept = conditions.apply(runs, wanted)
     if chosen is not None:
         kept = kept[kept["run"].isin(chosen)]
     if len(kept) < len(runs):
@@ -119,7 +104,8 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
         for name, reason in found.problems
         if chosen is None or name in chosen
     )
-    return Collection(kept.reset_index(drop=True), table, problems, out)
+    metric, maximize = _most_common(judges[i] for i in kept.index)
+    return Collection(kept.reset_index(drop=True), table, problems, out, metric, maximize)
 
 
 def read_manifest(out: Path, name: str) -> dict[str, Any]:
@@ -167,23 +153,83 @@ def write(collection: Collection, out: Path) -> list[Path]:
     return written
 
 
-def _table(rows: list[dict[str, Any]], out: Path) -> pd.DataFrame:
-    """The columns that are not measured, each of its own kind whatever the runs hold."""
+_Judge = tuple[str | None, bool]
+"""The metric that judges an epoch, and whether its highest value is the best."""
+
+
+def _judge(row: Mapping[str, Any], logged: Sequence[str]) -> _Judge:
+    """By the run's own account; a run of release 0.1 gives none, and goes by its validation accuracy."""
+    if row["program"] is None and row["metric"] is None:
+        return ("valid_acc" if "valid_acc" in logged else None), True
+    return row["metric"], row["maximize"]
+
+
+def _most_common(judges: Iterable[_Judge]) -> _Judge:
+    counted = Counter(judge for judge in judges if judge[0] is not None)
+    return counted.most_common(1)[0][0] if counted else (None, True)
+
+
+def _runs(found: Snapshot, out: Path, counts: Any, measured: Mapping[str, Any]) -> pd.DataFrame:
+    """The table of runs: no key of a configuration and no metric takes the name of another column.
+
+    Args:
+        counts: (runs,) epochs of each.
+        measured: of :func:`_measure`.
+    """
     folder = printable(f"{out}/runs/")
-    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in {**_IDENTITY, **_RECORDED}}
-    columns["path"] = [folder + row["run"] for row in rows]
-    columns["epoch"] = [0] * len(rows)  # counted later
-    table = pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in _kinds(columns)})
-    options = sorted({name for row in rows for name in row if "." in name or name not in columns})
-    return table.assign(**{name: _option([row.get(name) for row in rows]) for name in options})
+    standing = {
+        "run": found.names,
+        "state": [row["state"] for row in found.rows],
+        "epoch": counts,
+        "target": [row["target"] for row in found.rows],
+    }
+    recorded = {name: [row.get(name) for row in found.rows] for name in _RECORDED}
+    recorded["path"] = [folder + name for name in found.names]
+
+    metrics = [name for name in found.columns if name not in ("epoch", *TIMES)]
+    ruled = {key for row in found.rows if row["ruled"] for key in row["config"] if "." not in key}
+    names = _metric_names(metrics, {*OWN, *ruled})
+    taken = {*OWN, *TIMES, *names.values(), *(f"best_{name}" for name in names.values())}
+    keys = _key_names(dict.fromkeys(key for row in found.rows for key in row["config"]), taken)
+
+    columns: dict[str, Any] = {name: pd.Series(standing[name], dtype=kind) for name, kind in _STANDING.items()}
+    columns |= {column: _column([row["config"].get(key) for row in found.rows]) for key, column in keys.items()}
+    columns |= {names[metric]: measured[metric] for metric in metrics}
+    columns["best_epoch"] = measured["best_epoch"]
+    columns |= {f"best_{names[metric]}": measured[f"best_{metric}"] for metric in metrics}
+    columns |= {name: measured[name] for name in ("epoch_seconds", "total_seconds")}
+    columns |= {name: pd.Series(recorded[name], dtype=kind) for name, kind in _RECORDED.items()}
+    return pd.DataFrame(columns)
 
 
-def _kinds(columns: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    kinds = {**_IDENTITY, **_RECORDED}
-    return [(name, kinds[name]) for name in columns]
+def _metric_names(metrics: Sequence[str], reserved: Iterable[str]) -> dict[str, str]:
+    """Metric → its column of ``runs``: its own name, or ``metric.<name>`` where that or ``best_<name>`` is taken."""
+    taken, bests = set(reserved), {f"best_{metric}" for metric in metrics}
+    found = {}
+    for metric in metrics:
+        column = metric
+        while column in taken or column in bests or f"best_{column}" in taken:
+            column = f"metric.{column}"
+        found[metric] = column
+        taken |= {column, f"best_{column}"}
+    return found
 
 
-def _option(values: list[Any]) -> "pd.Series[Any]":
+def _key_names(keys: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Configuration key → its column of ``runs``: its own name, or ``config.<key>`` where that is taken."""
+    keys, taken = list(keys), set(taken)
+    bests = {f"best_{name}" for name in (*keys, *taken)}  # a column with its best_ is a metric
+    found = {}
+    for key in [*(key for key in keys if "." not in key), *sorted(key for key in keys if "." in key)]:
+        column = key
+        while column in taken or column in bests:
+            column = f"config.{column}"
+        found[key] = column
+        taken.add(column)
+    return found
+
+
+def _column(values: list[Any]) -> "pd.Series[Any]":
     """A column of numbers if all of them are, of texts otherwise."""
     given = [value for value in values if value is not None]
     if given and all(isinstance(value, (int, float)) for value in given):
@@ -191,37 +237,61 @@ def _option(values: list[Any]) -> "pd.Series[Any]":
     return pd.Series([value if value is None else str(value) for value in values], dtype="str")
 
 
-def _measure(epochs: pd.DataFrame, counts: Any) -> dict[str, Any]:
-    """Last and best metrics and times of each run; NaN for a run without epochs.
+def _measure(
+    matrix: npt.NDArray[np.float64], columns: Sequence[str], counts: npt.NDArray[np.intp], judges: Sequence[_Judge]
+) -> dict[str, Any]:
+    """Last and best metrics and times of each run; NaN for what a run does not have.
 
     Args:
-        epochs: the rows of all runs, one run after the other.
-        counts: (runs,) rows of each.
+        matrix: (epochs, columns) of all runs, one run after the other.
+        counts: (runs,) epochs of each.
+        judges: (runs,)
     """
-    measured = {name: np.full(len(counts), np.nan) for name in _MEASURED}
+    metrics = [name for name in columns if name not in ("epoch", *TIMES)]
+    names = [*metrics, "best_epoch", *(f"best_{name}" for name in metrics), "epoch_seconds", "total_seconds"]
+    measured = {name: np.full(len(counts), np.nan) for name in names}
     some = np.flatnonzero(counts)
     if not len(some):
         return measured
     run_of_row = np.repeat(np.arange(len(counts)), counts)
-    last = np.cumsum(counts)[some] - 1
-    valid_acc = epochs["valid_acc"].fillna(-np.inf).to_numpy()
-    highest = np.maximum.reduceat(valid_acc, last + 1 - counts[some])
-    is_best = valid_acc == np.repeat(highest, counts[some])
-    _, best = np.unique(run_of_row[is_best], return_index=True)  # the first of each run
-    best = np.flatnonzero(is_best)[best]
-    for metric in _METRICS:
-        values = epochs[metric].to_numpy()
-        measured[metric][some], measured[f"best_{metric}"][some] = values[last], values[best]
-    measured["best_epoch"][some] = epochs["epoch"].to_numpy()[best]
-    measured["epoch_seconds"][some] = epochs["seconds"].groupby(run_of_row).median()
-    measured["total_seconds"][some] = (epochs["seconds"] + epochs["eval_seconds"]).groupby(run_of_row).sum()
+    ends = np.cumsum(counts)[some]
+    best_run, best = _best_rows(matrix, columns, run_of_row, ends - counts[some], judges)
+    for metric in metrics:
+        values = matrix[:, columns.index(metric)]
+        measured[metric][some], measured[f"best_{metric}"][best_run] = values[ends - 1], values[best]
+    measured["best_epoch"][best_run] = matrix[best, 0]
+    times = [pd.Series(matrix[:, columns.index(name)]) for name in TIMES if name in columns]
+    if times:
+        spent = sum((column.fillna(0.0) for column in times[1:]), times[0].fillna(0.0))
+        is_known = pd.concat(times, axis=1).notna().any(axis=1)
+        measured["total_seconds"][some] = spent.where(is_known).groupby(run_of_row).sum(min_count=1)
+    if "seconds" in columns:
+        measured["epoch_seconds"][some] = times[0].groupby(run_of_row).median()
     return measured
 
 
-def _in_order(runs: pd.DataFrame) -> pd.DataFrame:
-    fixed = {**_IDENTITY, **_MEASURED, **_RECORDED}
-    options = [column for column in runs.columns if column not in fixed]
-    return runs[[*_IDENTITY, *options, *_MEASURED, *_RECORDED]]
+def _best_rows(
+    matrix: npt.NDArray[np.float64],
+    columns: Sequence[str],
+    run_of_row: npt.NDArray[np.intp],
+    starts: npt.NDArray[np.intp],
+    judges: Sequence[_Judge],
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """(run, row) of the first epoch at which each run's own metric is best; runs without one are not among them."""
+    kinds = {judge: i for i, judge in enumerate(dict.fromkeys(judges))}
+    kind = np.array([kinds[judge] for judge in judges], np.intp)[run_of_row]
+    score = np.full(len(matrix), np.nan)
+    for (metric, maximize), number in kinds.items():
+        if metric in columns:
+            values = matrix[:, columns.index(metric)]
+            np.copyto(score, values if maximize else -values, where=kind == number)
+    known = ~np.isnan(score)
+    score[~known] = -np.inf
+    highest = np.maximum.reduceat(score, starts)
+    is_best = known & (score == np.repeat(highest, np.diff([*starts, len(matrix)])))
+    rows = np.flatnonzero(is_best)
+    runs, first = np.unique(run_of_row[rows], return_index=True)
+    return runs, rows[first]
 
 
 def _fingerprint(collection: Collection) -> bytes:
@@ -229,8 +299,8 @@ def _fingerprint(collection: Collection) -> bytes:
     runs, epochs = collection.runs, collection.epochs
     total = hashlib.sha256(repr([*runs.dtypes.items()]).encode())
     total.update(pd.util.hash_pandas_object(runs, index=False).to_numpy().tobytes())
-    for field in Epoch._fields:
-        total.update(epochs[field].to_numpy().tobytes())
+    for column in epochs.columns[1:]:
+        total.update(f"{column}\0".encode() + epochs[column].to_numpy().tobytes())
     return total.hexdigest().encode()
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from mlp.schema import InputError, suggest
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import suggest
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,

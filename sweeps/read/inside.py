@@ -11,19 +11,20 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from mlp import checkpoint
 from mlp.activations import Floats
 from mlp.config import RunConfig
 from mlp.data import Dataset, load
-from mlp.files import DamagedRun, read_file
-from mlp.reading import check_events, read_identity
-from mlp.runs import LayerStats, RunDir
 from mlp.trainer import Trainer
 from sweeps.read.collect import Collection
+from sweeps.runs import checkpoint
+from sweeps.runs.directory import LayerStats, RunDir
+from sweeps.runs.errors import DamagedRun
+from sweeps.runs.files import read_file
+from sweeps.runs.reading import check_events, read_identity
 
 
 def layer_stats(collection: Collection) -> pd.DataFrame:
-    """One row for each run, epoch and layer: ``run``, then the fields of :class:`mlp.runs.LayerStats`.
+    """One row for each run, epoch and layer: ``run``, then the fields of :class:`sweeps.runs.directory.LayerStats`.
 
     Runs without stats.csv have none, and what lies beyond the collection's own last epoch is left out.
 

@@ -1,4 +1,4 @@
-"""One run directory as plain data, or the reason why it is none: nothing in it is trusted.
+"""One run directory as plain data, or the reason why it is not a run: nothing in it is trusted.
 
 Record    a run as the collector keeps it
 read      run directory → Record
@@ -12,28 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from mlp.config import flatten
-from mlp.files import DamagedRun, read_file
-from mlp.reading import brief, printable, read_identity
-from mlp.runs import Epoch, RunDir
-from mlp.schema import Check, InputError, integer, list_of, number, text
+from sweeps.read import extensions
+from sweeps.runs import metrics
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import read_file, read_if_there
+from sweeps.runs.identity import flatten
+from sweeps.runs.reading import brief, printable, read_identity
 
-# The identity's fields that are columns under a name of their own; all others keep their dotted name.
-_COLUMNS: Mapping[str, tuple[str, Check]] = {
-    "activ.name": ("activ", text()),
-    "loss.name": ("loss", text()),
-    "optim.name": ("optim", text()),
-    "data.name": ("data", text()),
-    "optim.lr": ("lr", number()),
-    "optim.wd": ("wd", number()),
-    "optim.mo": ("mo", number()),
-    "bsz": ("bsz", integer(ge=1)),
-    "seed": ("seed", integer(ge=0, le=2**63 - 1)),
-    "dtype": ("dtype", text()),
-    "eval_train": ("eval_train", text()),
-    "model.init_std": ("init_std", number()),
-}
-_HIDDEN = list_of(integer(ge=1), allowed="must be a list of layer widths", at_most=1000)
+_MOST_METRICS = 1000  # a stranger's run must not widen the table of all epochs beyond the memory
+_STATUS = ("state", "target", "host", "started", "updated", "error", "program", "metric")
 
 
 @dataclass(frozen=True)
@@ -44,11 +32,14 @@ class Record:
     signature: str
     """Of its files when they were read, as the caller gave it."""
     live: bool
-    """It says that it is running; whether that is so must be asked anew each time."""
+    """It says that it is running; whether that is so must be checked each time."""
     row: str
-    """JSON: identity, status and provenance by column."""
+    """JSON: ``config``, columns of the configuration, apart from status and provenance, so that no key hides those;
+    ``ruled``: their names are the program's own."""
+    columns: str
+    """JSON: ``epoch``, then the names of its metrics."""
     epochs: bytes
-    """(n, len(Epoch._fields)) float64."""
+    """(n, len(columns)) float64."""
 
 
 def read(run: RunDir, signature: str) -> Record:
@@ -60,28 +51,36 @@ def read(run: RunDir, signature: str) -> Record:
     identity = read_identity(run)
     status = read_status(run)
     try:
-        _, metrics = run.read()
+        _, history = run.read()
     except DamagedRun as damage:
         raise brief(damage, run) from None
-    row = {"run": run.path.name, **_identity_columns(identity), **status, **_provenance_columns(run)}
+    config, is_ruled = _config(identity)
+    row = {"config": config, "ruled": is_ruled, **status, **_provenance(run)}
     text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode()  # lone surrogates fit no table
-    matrix = np.array(metrics, float).reshape(-1, len(Epoch._fields))
+    names = metrics.columns(history) if history else _header(run)
+    if len(names) > _MOST_METRICS:
+        raise DamagedRun(f"{run.metrics.name}: {len(names)} columns; at most {_MOST_METRICS} are read")
+    matrix = np.array([[row.get(name, np.nan) for name in names] for row in history], float)
     live = status["state"] == "running" or _says_running(run)
-    return Record(run.path.name, signature, live, text, matrix.tobytes())
+    return Record(run.path.name, signature, live, text, json.dumps(names), matrix.tobytes())
 
 
-def _identity_columns(identity: Mapping[str, Any]) -> dict[str, Any]:
-    flat = flatten(identity)
-    hidden = flat.pop("model.hidden", None)
-    columns: dict[str, Any] = {}
+def _header(run: RunDir) -> list[str]:
+    """The names in a metrics.csv without rows."""
+    first, newline, _ = (read_if_there(run.metrics) or b"").partition(b"\n")
+    names = first.decode("utf-8", "replace").split(",")
+    return names if newline and all(map(metrics.NAME.fullmatch, names)) else ["epoch"]
+
+
+def _config(identity: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Column → cell, and whether by the program's own rule (entry point ``sweeps.columns``): else the dotted keys."""
     try:
-        for field, (column, check) in _COLUMNS.items():
-            columns[column] = check(field, flat.pop(field, None))
-        _HIDDEN("model.hidden", hidden)
+        found = (columns(identity) for columns in extensions.load(extensions.COLUMNS))
+        chosen = next((columns for columns in found if columns is not None), None)
     except InputError as error:
         raise DamagedRun(f"config.yaml: {error}") from None
-    columns["model"], columns["layers"] = "x".join(map(str, hidden or ())), len(hidden or ())
-    return {printable(key): _scalar(value) for key, value in (flat | columns).items()}
+    named = flatten(identity) if chosen is None else chosen
+    return {printable(str(key)): _scalar(value) for key, value in named.items()}, chosen is not None
 
 
 def _scalar(value: Any) -> Any:
@@ -94,7 +93,7 @@ def _scalar(value: Any) -> Any:
 
 
 def read_status(run: RunDir) -> dict[str, Any]:
-    """State, target, host, times and error; epochs are counted, not believed."""
+    """State, target, host, times, error and program, and what judges an epoch; epochs are counted, not believed."""
     try:
         status = run.read_status()
     except DamagedRun as damage:
@@ -106,14 +105,14 @@ def read_status(run: RunDir) -> dict[str, Any]:
     columns = dataclasses.asdict(status)
     if not isinstance(status.target, int) or not 0 < status.target < 2**63:
         raise DamagedRun(f"{run.status.name}: not a run's status (target {printable(repr(status.target))})")
-    return {key: _scalar(columns[key]) for key in ("state", "target", "host", "started", "updated", "error")}
+    return {key: _scalar(columns[key]) for key in _STATUS} | {"maximize": bool(status.maximize)}
 
 
 def _says_running(run: RunDir) -> bool:
     return b'"running"' in read_file(run.status)
 
 
-def _provenance_columns(run: RunDir) -> dict[str, Any]:
+def _provenance(run: RunDir) -> dict[str, Any]:
     """Of the session that trained last; None for what is not recorded."""
     try:
         session = json.loads(read_file(run.provenance))["sessions"][-1]

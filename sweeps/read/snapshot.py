@@ -4,7 +4,7 @@
     refresh   scan → cache → read what is new → cache
 
 The cache, <out>/.collect/runs.parquet, is one file that is replaced whole: of two collectors at once the later one
-wins, and both are right. A cache that is damaged, or of another version, is built anew.
+wins, and both are right. A cache that is damaged, of another version, or made with other column rules is rebuilt.
 """
 
 import contextlib
@@ -21,13 +21,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlp.files import DamagedRun, write_atomic
-from mlp.reading import printable
-from mlp.runs import Epoch, RunDir
-from mlp.schema import InputError
+from sweeps.read import extensions
 from sweeps.read.record import read, read_status
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import write_atomic
+from sweeps.runs.reading import printable
 
-_VERSION = b"1"  # of the cache's contents: raise it when a row's meaning changes
+_VERSION = b"2"  # of the cache's contents: raise it when a row's meaning changes
 _BLANK = RunDir(Path())
 _FILES = tuple(path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance))
 
@@ -35,11 +36,11 @@ _CACHE = pa.schema(
     [
         ("name", pa.string()),
         ("signature", pa.string()),
-        ("live", pa.bool_()),  # says that it is running; whether that is so must be asked anew each time
+        ("live", pa.bool_()),  # says that it is running; whether that is so must be checked each time
         ("row", pa.large_string()),  # JSON
-        ("epochs", pa.large_binary()),  # (n, len(Epoch._fields)) float64
-    ],
-    metadata={b"version": _VERSION},
+        ("columns", pa.string()),  # JSON: the names of its epochs' columns
+        ("epochs", pa.large_binary()),  # (n, len(columns)) float64
+    ]
 )
 
 
@@ -47,12 +48,18 @@ _CACHE = pa.schema(
 class Snapshot:
     """All that could be read, in the order of the directories' names."""
 
+    names: list[str]
+    """The directories' names, one for each run."""
     rows: list[dict[str, Any]]
-    """One for each run: identity, status and provenance, by column; strings hold no control characters."""
+    """Status and provenance of each, and its configuration as ``config``; strings hold no control characters."""
     counts: npt.NDArray[np.intp]
     """(runs,) epochs of each."""
+    columns: list[str]
+    """``epoch``, then every metric in the order in which the runs name them."""
+    logged: list[tuple[str, ...]]
+    """The columns that each run has."""
     epochs: npt.NDArray[np.float64]
-    """(sum of counts, len(Epoch._fields))"""
+    """(sum of counts, len(columns)); NaN where a run has no such metric."""
     problems: tuple[tuple[str, str], ...]
     """(directory's name, reason)"""
 
@@ -79,23 +86,27 @@ def refresh(out: Path) -> Snapshot:
     if not all(stays):
         cached = cached.filter(pa.array(stays, pa.bool_()))
     if records:
-        fresh = pa.Table.from_pylist([vars(record) for record in records], _CACHE)
+        fresh = pa.Table.from_pylist([vars(record) for record in records], cached.schema)
         cached = pa.concat_tables([cached, fresh]).sort_by("name")
     if records or not all(stays):
         _save(cache, cached)
 
+    names = cached["name"].to_pylist()
     rows: list[Any] = json.loads(f"[{','.join(cached['row'].to_pylist())}]")
     keep = np.ones(len(rows), bool)
     for i in np.flatnonzero(cached["live"].to_numpy(zero_copy_only=False)):
         keep[i] = False
-        with _noted(rows[i]["run"], problems):
-            rows[i]["state"] = read_status(RunDir.of(out, rows[i]["run"]))["state"]
+        with _noted(names[i], problems):
+            rows[i]["state"] = read_status(RunDir.of(out, names[i]))["state"]
             keep[i] = True
     if not keep.all():
         cached = cached.filter(pa.array(keep))
         rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
-    counts, epochs = _matrix(cached["epochs"])
-    return Snapshot(rows, counts, epochs, tuple(sorted(problems)))
+    logged = _parsed(cached["columns"].to_pylist())
+    columns, counts, epochs = _matrix(cached["epochs"].combine_chunks(), logged)
+    return Snapshot(
+        cached["name"].to_pylist(), rows, counts, columns, logged, epochs, tuple(sorted(problems))
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- scan and cache
@@ -135,27 +146,59 @@ def _signature(folder: str) -> str:
     return " ".join(parts)
 
 
+def _schema() -> pa.Schema:
+    """With the version, and the rules that made the columns: a cache of others is not ours."""
+    rules = json.dumps(extensions.names(extensions.COLUMNS)).encode()
+    return _CACHE.with_metadata({b"version": _VERSION, b"rules": rules})
+
+
 def _load(path: Path) -> pa.Table:
     """The cached records, or none."""
+    schema = _schema()
     try:
         table = pq.read_table(path, page_checksum_verification=True, memory_map=False, partitioning=None)
-        if table.schema.equals(_CACHE, check_metadata=True):
+        if table.schema.equals(schema, check_metadata=True):
             return table
     except (OSError, pa.ArrowException):
         pass
-    return _CACHE.empty_table()
+    return schema.empty_table()
 
 
-def _matrix(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Rows of each run, and all of them in one matrix: a view of the column's own memory."""
-    width = len(Epoch._fields)
-    array = column.combine_chunks()
-    if not len(array):
-        return np.empty(0, np.intp), np.empty((0, width))
-    _, offsets, data = array.buffers()
-    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1] // 8
+def _parsed(texts: list[str]) -> list[tuple[str, ...]]:
+    """JSON lists of names; each different text is parsed once."""
+    known: dict[str, tuple[str, ...]] = {text: tuple(json.loads(text)) for text in dict.fromkeys(texts)}
+    return [known[text] for text in texts]
+
+
+def _matrix(
+    column: pa.LargeBinaryArray, logged: list[tuple[str, ...]]
+) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """All names, the rows of each run, and all of them in one matrix: the column's own memory if all have one set."""
+    kinds = {names: i for i, names in enumerate(dict.fromkeys(logged))}
+    columns = list(dict.fromkeys(["epoch", *(name for names in kinds for name in names)]))
+    kind = np.array([kinds[names] for names in logged], np.intp)
+    widths = np.array([len(names) for names in logged], np.intp)
+    offsets = np.frombuffer(column.buffers()[1], np.int64) if len(column) else np.zeros(1, np.int64)
+    sizes = np.diff(offsets[column.offset : column.offset + len(column) + 1]) // 8
+    counts = (sizes // widths).astype(np.intp)
+    if len(kinds) == 1:
+        return columns, counts, _values(column, len(columns))
+    epochs = np.full((counts.sum(), len(columns)), np.nan)
+    for names, number in kinds.items():
+        mine = kind == number
+        rows = np.flatnonzero(np.repeat(mine, counts))
+        epochs[np.ix_(rows, [columns.index(name) for name in names])] = _values(
+            column.filter(pa.array(mine)), len(names)
+        )
+    return columns, counts, epochs
+
+
+def _values(column: pa.LargeBinaryArray, width: int) -> npt.NDArray[np.float64]:
+    """(rows, width): a view of the column's memory."""
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1] // 8
     values = np.frombuffer(data, np.float64, ends[-1]) if data is not None else np.empty(0)
-    return np.diff(ends) // width, values[ends[0] :].reshape(-1, width)
+    return values[ends[0] :].reshape(-1, width)
 
 
 def _save(path: Path, table: pa.Table) -> None:

@@ -6,6 +6,7 @@ They cover initial weights and shuffles, on this training set and these test ima
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import special
 
-# What stands for a configuration among the columns of ``Collection.runs``, beside the dotted options. ``layers``
-# follows from ``model``; ``seed`` counts repetitions.
-IDENTITY = ("activ", "loss", "optim", "model", "data", "lr", "wd", "mo", "bsz", "dtype", "eval_train", "init_std")
+from sweeps.read.collect import OWN, TIMES, Collection
 
-# The point about which the report varies one thing at a time (report §3.1), with the settings that DESIGN §5 adds.
+# The point about which the report varies one thing at a time (report §3.1), and the settings that it takes for granted.
 BASE: Mapping[str, Any] = {
     "activ": "relu",
     "loss": "ce",
@@ -103,9 +102,71 @@ def paired(a: pd.Series, b: pd.Series) -> pd.Series:
     return (a - b.reindex(a.index))[a.index.isin(b.index)]
 
 
+def metrics(runs: pd.DataFrame) -> list[str]:
+    """The columns of ``runs`` that are a metric's value at the last epoch: those that have a best value too."""
+    known = set(runs.columns)
+    return [column for column in runs.columns if f"best_{column}" in known and column not in OWN]
+
+
 def identity_columns(runs: pd.DataFrame) -> list[str]:
-    """The columns of ``runs`` that tell one cell from another: :data:`IDENTITY` and the dotted options."""
-    return [column for column in runs.columns if column in IDENTITY or "." in column]
+    """The columns of ``runs`` that tell one configuration from another, but for ``seed``, which counts repetitions."""
+    measured = metrics(runs)
+    others = {*OWN, *measured, *(f"best_{metric}" for metric in measured), "seed", *_derived(runs)}
+    return [column for column in runs.columns if column not in others]
+
+
+def _derived(runs: pd.DataFrame) -> list[str]:
+    """``layers``, where it only counts the widths in ``model``."""
+    if not {"activ", "model", "layers"} <= {*runs.columns}:
+        return []
+    return ["layers"] if runs.loc[runs["activ"].isna(), "layers"].isna().all() else []
+
+
+def judged(collection: Collection) -> tuple[str | None, bool]:
+    """The metric to show unless another is asked for, and whether its highest value is the best.
+
+    That is what most of the runs judge by; of runs that do not say, ``valid_acc`` or the first metric they have.
+    """
+    if collection.metric is not None:
+        return collection.metric, collection.maximize
+    known = [column for column in collection.epochs.columns if column not in ("run", "epoch", *TIMES)]
+    metric = "valid_acc" if "valid_acc" in known else next(iter(known), None)
+    return metric, metric is not None and metric.endswith("acc")
+
+
+def column_of(metric: str, runs: pd.DataFrame) -> str:
+    """The column of ``runs`` that has a metric's last value."""
+    while f"best_{metric}" not in runs.columns and f"best_metric.{metric}" in runs.columns:
+        metric = f"metric.{metric}"
+    return metric
+
+
+# What the report's tables, figures and claims read of a collection.
+_READ = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "test_acc")
+
+
+def of_networks(collection: Collection) -> Collection:
+    """The runs that the report is about, those with an ``activ``, and every column that it reads: missing if need be."""
+    runs, epochs = collection.runs, collection.epochs
+    keys = [key for key in BASE if "." not in key]
+    if "activ" in runs.columns and runs["activ"].notna().all():
+        networks = runs
+    else:
+        networks = runs[runs["activ"].notna()] if "activ" in runs.columns else runs[:0]
+        numeric = [*(key for key in keys if not isinstance(BASE[key], str)), "layers", "seed"]
+        numeric = [key for key in numeric if key in networks.columns]  # another program's runs may have texts there
+        networks = networks.assign(**{key: pd.to_numeric(networks[key]) for key in numeric})
+        networks = networks.astype({key: "int64" for key in ("layers", "bsz", "seed") if key in numeric})
+        epochs = epochs[epochs["run"].isin(networks["run"])]
+    texts = {key: pd.Series(index=networks.index, dtype="str") for key in keys if isinstance(BASE[key], str)}
+    numbers = {key: pd.Series(index=networks.index, dtype="float64") for key in (*keys, "seed") if key not in texts}
+    measured = [*_READ, *(f"best_{metric}" for metric in _READ)]
+    numbers |= {metric: pd.Series(np.nan, index=networks.index) for metric in measured}
+    absent = {key: column for key, column in (texts | numbers).items() if key not in networks.columns}
+    logged = dict.fromkeys((metric for metric in (*_READ, *TIMES) if metric not in epochs.columns), np.nan)
+    if absent or logged or networks is not runs:
+        return replace(collection, runs=networks.assign(**absent), epochs=epochs.assign(**logged))
+    return collection
 
 
 def at(runs: pd.DataFrame, **settings: Any) -> pd.DataFrame:
@@ -118,8 +179,10 @@ def at(runs: pd.DataFrame, **settings: Any) -> pd.DataFrame:
     """
     keep = np.ones(len(runs), bool)
     for key, value in {**BASE, **settings}.items():
-        if value is None or key not in runs.columns:
+        if value is None or (key not in runs.columns and "." in key):
             continue
+        if key not in runs.columns:
+            return runs[:0]
         column = runs[key]
         same = (
             np.isclose(column.astype(float), value, rtol=1e-9, atol=0) if isinstance(value, float) else column == value
@@ -158,6 +221,8 @@ def curves(
     Returns:
         Columns ``by``, epoch, mean, half, n, ordered by them. n may fall along a curve: runs stop at different epochs.
     """
-    rows = epochs[["run", "epoch", value]].merge(runs[["run", *by]], on="run")
-    table = over_seeds(rows, [*by, "epoch"], [value], confidence)[value]
-    return table.reset_index()
+    names = [f"\x1f{i}" for i in range(len(by))]  # a key may be called as one of the columns below
+    keys = runs[["run", *by]].set_axis(["run", *names], axis=1)
+    rows = epochs[["run", "epoch", value]].set_axis(["run", "epoch", "value"], axis=1).merge(keys, on="run")
+    table = over_seeds(rows, [*names, "epoch"], ["value"], confidence)["value"].reset_index()
+    return table.set_axis([*by, "epoch", "mean", "half", "n"], axis=1)

@@ -11,10 +11,10 @@ from typing import final
 
 import numpy as np
 
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
 from sweeps.search.objective import Objective
-from sweeps.search.record import Standing, Trial
-from sweeps.search.source import Measured, Request
+from sweeps.search.record import Trial, TrialState
+from sweeps.search.source import Request, TrialResult
 from sweeps.search.space import Params, Space
 
 
@@ -72,7 +72,7 @@ class Halving:
         for _ in epochs[1:]:
             sizes.append(max(1, sizes[-1] // eta))
         self._rungs = [_Rung(count, size) for count, size in zip(epochs, sizes, strict=True)]
-        self._measured: dict[int, Measured] = {}  # as far as each has come
+        self._measured: dict[int, TrialResult] = {}  # as far as each has come
 
     @property
     def remaining(self) -> int:
@@ -106,7 +106,7 @@ class Halving:
     def _order(self, rung: _Rung) -> list[int]:
         return sorted(rung.values, key=lambda number: (self._objective.better(rung.values[number]), number))
 
-    def tell(self, request: Request, measured: Measured) -> None:
+    def tell(self, request: Request, measured: TrialResult) -> None:
         rung = next(rung for rung in self._rungs if rung.epochs == request.epochs)
         self._measured[request.number] = measured
         if measured.values:
@@ -130,7 +130,7 @@ class Halving:
         steps = tuple((rung.epochs, rung.values[number]) for rung in self._rungs if number in rung.values)
         asked = sum(number in rung.asked for rung in self._rungs)
         measured = self._measured.get(number)
-        state: Standing = "running"
+        state: TrialState = "running"
         if measured and (len(steps) == asked or measured.state != "finished"):
             state = measured.state
         values = measured.values if measured and state == "finished" else None

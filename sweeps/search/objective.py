@@ -4,27 +4,17 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import final
+from typing import Any, final
 
-from mlp import data
-from mlp.config import RunConfig
-from mlp.runs import Epoch
-from mlp.schema import InputError, one_of
+from sweeps.runs.errors import InputError
+from sweeps.runs.metrics import NAME, Row
+from sweeps.runs.program import Program
+from sweeps.runs.schema import one_of
 
-_SPLITS = ("train", "valid", "test")
-
-
-def _last(name: str, rows: Sequence[Epoch]) -> float:
-    return float(getattr(rows[-1], name))
-
-
-# As in the collected tables: at the last epoch unless the name says otherwise; seconds are of the whole run.
-METRICS: dict[str, Callable[[Sequence[Epoch]], float]] = {
-    **{f"{split}_{kind}": partial(_last, f"{split}_{kind}") for split in _SPLITS for kind in ("acc", "loss")},
-    "best_valid_acc": lambda rows: max(row.valid_acc for row in rows),
-    "epoch_seconds": lambda rows: statistics.median(row.seconds for row in rows),
-    "total_seconds": lambda rows: sum(row.seconds + row.eval_seconds for row in rows),
+# Beside the metrics that a program logs, which count as of the last epoch.
+_OVER_EPOCHS: dict[str, Callable[[Sequence[Row]], float]] = {
+    "epoch_seconds": lambda rows: statistics.median(row.get("seconds", 0.0) for row in rows),
+    "total_seconds": lambda rows: sum(row.total_seconds for row in rows),
 }
 
 
@@ -36,10 +26,24 @@ class Objective:
     metric: str
     maximize: bool
 
-    def of(self, rows: Sequence[Epoch]) -> float:
-        return METRICS[self.metric](rows)
+    def of(self, rows: Sequence[Row]) -> float:
+        """As of the last epoch; ``best_NAME`` as of the best one; times of the whole run.
 
-    def mean(self, histories: Sequence[Sequence[Epoch]]) -> float:
+        Raises:
+            InputError: the program does not log it.
+        """
+        if self.metric in _OVER_EPOCHS:
+            return _OVER_EPOCHS[self.metric](rows)
+        name = self.metric.removeprefix("best_")
+        if self.metric in rows[-1]:
+            return rows[-1][self.metric]
+        values = [row[name] for row in rows if name in row]
+        if not values:
+            logged = ", ".join(rows[-1].metrics) or "nothing"
+            raise InputError("hydra.sweeper.metric", self.metric, f"is not logged by the program; it logs {logged}")
+        return max(values) if self.maximize else min(values)
+
+    def mean(self, histories: Sequence[Sequence[Row]]) -> float:
         """Over the seeds; NaN if any is not finite."""
         values = [self.of(rows) for rows in histories]
         return statistics.fmean(values) if all(map(math.isfinite, values)) else math.nan
@@ -53,18 +57,22 @@ class Objective:
         return "maximize" if self.maximize else "minimize"
 
 
-def objectives(metric: object, direction: object) -> tuple[Objective, ...]:
-    """From ``hydra.sweeper.metric`` and ``.direction``, each one word or a list; no direction: what is natural.
+def objectives(metric: object, direction: object, program: Program) -> tuple[Objective, ...]:
+    """From ``hydra.sweeper.metric`` and ``.direction``, each one word or a list.
+
+    Without a metric it is the program's own. Without a direction accuracies are maximized, losses and times minimized.
 
     Raises:
         InputError: names the option.
     """
+    if metric is None:
+        metric = program.metric or "result"
     names = [metric] if isinstance(metric, str) else metric
     if not isinstance(names, (list, tuple)) or not names or len(set(map(str, names))) < len(names):
         raise InputError("hydra.sweeper.metric", metric, "must be a metric, or a list of different ones")
-    names = [one_of(*METRICS)("hydra.sweeper.metric", name) for name in names]
+    names = [_known(name, program) for name in names]
     if direction is None:
-        return tuple(Objective(name, name.endswith("_acc")) for name in names)
+        return tuple(Objective(name, _goes_up(name, program)) for name in names)
     words = [direction] if isinstance(direction, str) else direction
     if not isinstance(words, (list, tuple)) or len(words) != len(names):
         raise InputError("hydra.sweeper.direction", direction, "must be one for each metric")
@@ -72,23 +80,32 @@ def objectives(metric: object, direction: object) -> tuple[Objective, ...]:
     return tuple(Objective(name, word == "maximize") for name, word in zip(names, words, strict=True))
 
 
-def refuse_test_set(objectives: Sequence[Objective], config: RunConfig) -> None:
+def _known(name: object, program: Program) -> str:
+    if program.metrics is not None:
+        best = [f"best_{program.metric}"] if program.metric else []
+        return str(one_of(*program.metrics, *best, *_OVER_EPOCHS)("hydra.sweeper.metric", name))
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError("hydra.sweeper.metric", name, "must be the name of a metric that the program logs")
+    return name
+
+
+def _goes_up(name: str, program: Program) -> bool:
+    if program.metric and name.removeprefix("best_") == program.metric:
+        return program.maximize
+    return name.endswith(("acc", "accuracy", "score", "reward", "auc"))
+
+
+def refuse_test_set(objectives: Sequence[Objective], program: Program, config: Any) -> None:
     """A search that is judged by the test set leaves none to say how good its winner is.
 
     Raises:
-        InputError: it would be.
+        InputError: the program says that a metric must not choose.
     """
-    dataset = data.load(config.data.name, config.data.options)
     for objective in objectives:
-        if objective.metric.startswith("test_"):
-            why = "is measured on the test set, which would then say nothing about the winner; valid_… is for this"
-        elif "valid" in objective.metric and dataset.valid is dataset.test:
-            why = (
-                "is the test set's here, for there is no validation split; data.holdout=5000 makes one of training "
-                "images"
+        why = program.advise(objective.metric, config)
+        if why:
+            raise InputError(
+                "hydra.sweeper.metric",
+                objective.metric,
+                f"{why}. hydra.sweeper.select_on_test=true does it nonetheless",
             )
-        else:
-            continue
-        raise InputError(
-            "hydra.sweeper.metric", objective.metric, f"{why}. hydra.sweeper.select_on_test=true does it nonetheless"
-        )

@@ -10,11 +10,11 @@ from typing import Any, final
 
 import numpy as np
 
-from mlp import extras
-from mlp.schema import InputError
+from sweeps.runs import extras
+from sweeps.runs.errors import InputError
 from sweeps.search.objective import Objective
-from sweeps.search.record import Standing, Trial
-from sweeps.search.source import Measured, Request
+from sweeps.search.record import Trial, TrialState
+from sweeps.search.source import Request, TrialResult
 from sweeps.search.space import Axis, Choice, Params, Space
 
 SAMPLERS = ("tpe", "cmaes", "random", "grid")
@@ -134,7 +134,7 @@ class Optimizer:
     def _point(self, params: Params) -> tuple[Any, ...]:
         return tuple(params.get(axis.key) for axis in self._space.axes)
 
-    def tell(self, request: Request, measured: Measured) -> None:
+    def tell(self, request: Request, measured: TrialResult) -> None:
         """A trial that diverged is "pruned" to Optuna: worse than any that finished; a failure teaches it nothing."""
         states = {
             "finished": self._states.COMPLETE,
@@ -152,7 +152,7 @@ class Optimizer:
 
     def trials(self) -> tuple[Trial, ...]:
         """As they stand, without those that another followed."""
-        states: Mapping[Any, Standing] = {
+        states: Mapping[Any, TrialState] = {
             self._states.COMPLETE: "finished",
             self._states.PRUNED: "diverged",
             self._states.FAIL: "failed",

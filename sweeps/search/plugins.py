@@ -14,10 +14,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mlp.schema import Check, InputError, fields, integer, one_of, optional, text
-from sweeps.run.manifest import Manifest
-from sweeps.run.plan import Planner, Point
-from sweeps.run.plugins import LaunchingSweeper, SweepLauncher, command
+from sweeps.launch.job import Job
+from sweeps.launch.manifest import Manifest
+from sweeps.launch.plan import Planner
+from sweeps.launch.plugins import LaunchingSweeper, SweepLauncher, command, reported
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import Check, fields, flag, integer, one_of, optional, text
 from sweeps.search import halving, optimize, summary
 from sweeps.search.halving import Halving
 from sweeps.search.objective import objectives, refuse_test_set
@@ -26,7 +28,7 @@ from sweeps.search.record import Search, read
 from sweeps.search.source import Request, Strategy, StrategySource
 from sweeps.search.space import Space
 
-Plan = Callable[[Request], list[Point]]
+Plan = Callable[[Request], list[Job]]
 
 
 def _any(_field: str, value: object) -> Any:
@@ -34,10 +36,7 @@ def _any(_field: str, value: object) -> Any:
     return value
 
 
-def _flag(field: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InputError(field, value, "must be true or false")
-    return value
+_DECLARED = ("out", "budget", "ignore", "added", "renamed", "tracker", "code")
 
 
 _COMMON: Mapping[str, Check] = {
@@ -46,9 +45,9 @@ _COMMON: Mapping[str, Check] = {
     "metric": _any,
     "direction": _any,
     "seeds": _any,
-    "select_on_test": _flag,
+    "select_on_test": flag(),
     "name": optional(text()),
-    "dry_run": _flag,
+    "dry_run": flag(),
 }
 
 
@@ -57,9 +56,17 @@ class SearchSweeper(LaunchingSweeper):
 
     _options: Mapping[str, Any]
 
-    def __init__(self, checks: Mapping[str, Check], options: Mapping[str, Any]) -> None:
+    def __init__(self, checks: Mapping[str, Check], options: dict[str, Any]) -> None:
+        super().__init__({key: options.pop(key) for key in _DECLARED})
         self._options = fields({**_COMMON, **checks}, "hydra.sweeper.", options)
-        self._objectives = objectives(self._options["metric"], self._options["direction"])
+
+    def setup(self, **context: Any) -> None:
+        super().setup(**context)
+        self._objectives = objectives(self._options["metric"], self._options["direction"], self.program)
+        self._check_objectives()
+
+    def _check_objectives(self) -> None:
+        """Raise InputError if this search cannot have them."""
 
     @property
     @abstractmethod
@@ -83,11 +90,15 @@ class SearchSweeper(LaunchingSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Check, plan, search, summarise; exits with 1 if a run failed, 128 + n on signal n."""
+        with reported(self.program):
+            self._search(arguments)
+
+    def _search(self, arguments: list[str]) -> None:
         launcher = self._checked_launcher()
-        space, plan, first = self._prepare(arguments, launcher.threads)
-        outline, total = self._outline(space, first.config.epochs)
+        space, plan, first = self._prepare(arguments, launcher)
+        outline, total = self._outline(space, first.spec.epochs)
         definition = self._definition(space, first)
-        manifest = Manifest(first.config.out, self._options["name"] or _default_name(space, definition))
+        manifest = Manifest(first.spec.out, self._options["name"] or _default_name(space, definition))
         empty = Search(
             manifest.name,
             self._method,
@@ -104,19 +115,19 @@ class SearchSweeper(LaunchingSweeper):
         if self._options["dry_run"]:
             return
         with _alone(manifest):
-            strategy = self._strategy(space, first.config.epochs, manifest.folder)
+            strategy = self._strategy(space, first.spec.epochs, manifest.folder)
 
-            def note(points: Sequence[Point]) -> None:
-                if points:
-                    manifest.add(points, command())
+            def note(jobs: Sequence[Job]) -> None:
+                if jobs:
+                    manifest.add(jobs, command())
                 empty.standing(strategy.trials()).write(manifest.folder)
 
             note(())
             source = StrategySource(strategy, self._objectives, plan, max(1, len(space.seeds)), note)
-            point = source.next()
+            job = source.next()
             status = 0  # what is finished already needs no workers
-            if point:
-                _, status = launcher.follow(point, source, manifest.stop_file, frozenset(space.fixed))
+            if job:
+                _, status = launcher.follow(job, source, manifest.stop_file, frozenset(space.fixed))
             search = empty.standing(strategy.trials())
             search.write(manifest.folder)
         summary.after(search, source.trained, manifest.path)
@@ -135,7 +146,7 @@ class SearchSweeper(LaunchingSweeper):
             )
         return self.launcher
 
-    def _prepare(self, arguments: Sequence[str], threads: int) -> tuple[Space, Plan, Point]:
+    def _prepare(self, arguments: Sequence[str], launcher: SweepLauncher) -> tuple[Space, Plan, Job]:
         """The space, what makes points of requests, and a point of it; the space's ends and choices all are usable.
 
         Raises:
@@ -145,20 +156,20 @@ class SearchSweeper(LaunchingSweeper):
         assert self.config is not None
         loader, options = self.hydra_context.config_loader, self._options
         space = Space.parse(OverridesParser.create(loader), options["params"], arguments, options["seeds"])
-        planner = Planner(loader, self.config)
-        probes = [point for params in space.probes() for point in _points(planner, space, threads, Request(0, params))]
+        plan = partial(_jobs, self.planner(), space, launcher, self.program.budget)
+        probes = [job for params in space.probes() for job in plan(Request(0, params))]
         if not options["select_on_test"]:
-            for config in {str(point.config.data): point.config for point in probes}.values():
-                refuse_test_set(self._objectives, config)
-        space = self._narrow(space, probes[0].config.epochs)
-        return space, partial(_points, planner, space, threads), probes[0]
+            for job in probes:
+                refuse_test_set(self._objectives, self.program, job.spec.config)
+        space = self._narrow(space, probes[0].spec.epochs)
+        return space, partial(_jobs, self.planner(), space, launcher, self.program.budget), probes[0]
 
-    def _definition(self, space: Space, first: Point) -> dict[str, Any]:
+    def _definition(self, space: Space, first: Job) -> dict[str, Any]:
         return {
             "method": self._method,
             "space": [axis.as_dict() for axis in space.axes],
             "seeds": list(space.seeds),
-            "epochs": first.config.epochs,
+            "epochs": first.spec.epochs,
             "objectives": [[objective.metric, objective.direction] for objective in self._objectives],
             "sampler_seed": self._options["sampler_seed"],
             "first": first.run_id,  # all else that decides a run, by its digest
@@ -172,6 +183,8 @@ class OptunaSweeper(SearchSweeper):
     def __init__(self, **options: Any) -> None:
         checks = {"trials": integer(ge=1), "sampler": one_of(*SAMPLERS), "startup": integer(ge=1)}
         super().__init__(checks, options)
+
+    def _check_objectives(self) -> None:
         optimize.check(self._method, self._objectives)
 
     @property
@@ -215,6 +228,10 @@ class HalvingSweeper(SearchSweeper):
             "eta": integer(ge=2),
         }
         super().__init__(checks, options)
+
+    def _check_objectives(self) -> None:
+        if self.program.budget is None:
+            raise InputError("hydra.sweeper.budget", "null", "must name the key that says how far to go, for halving")
         if len(self._objectives) > 1:
             raise InputError("hydra.sweeper.metric", self._options["metric"], "must be one; optuna takes several")
 
@@ -223,9 +240,10 @@ class HalvingSweeper(SearchSweeper):
         return "halving"
 
     def _narrow(self, space: Space, epochs: int) -> Space:
-        if any(axis.key == "epochs" for axis in space.axes):
-            raise InputError("epochs", "…", "is what halving itself varies; give one value, the most")
-        return space.without("epochs")
+        budget = self.program.budget or ""
+        if any(axis.key == budget for axis in space.axes):
+            raise InputError(budget, "…", "is what halving itself varies; give one value, the most")
+        return space.without(budget)
 
     def _outline(self, space: Space, epochs: int) -> tuple[list[str], int]:
         strategy = self._halving(space, epochs)
@@ -256,13 +274,13 @@ class HalvingSweeper(SearchSweeper):
         return {key: self._options[key] for key in ("configurations", "min_epochs", "eta")}
 
 
-def _points(planner: Planner, space: Space, threads: int, request: Request) -> list[Point]:
+def _jobs(planner: Planner, space: Space, launcher: SweepLauncher, budget: str | None, request: Request) -> list[Job]:
     """A request's, one for each seed."""
-    words = space.overrides(request.params)
+    overrides = space.overrides(request.params)
     if request.epochs is not None:
-        words = (*words, f"epochs={request.epochs}")
-    each = [(*words, f"seed={seed}") for seed in space.seeds] or [words]
-    return [planner.plan([(overrides, ())])[0].with_threads(threads) for overrides in each]
+        overrides = (*overrides, f"{budget}={request.epochs}")
+    each = [(*overrides, f"seed={seed}") for seed in space.seeds] or [overrides]
+    return [launcher.sized(planner.plan([(point, ())])[0]) for point in each]
 
 
 def _known(manifest: Manifest, definition: Mapping[str, Any]) -> Search | None:

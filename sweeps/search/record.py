@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
-from mlp.files import write_atomic
-from mlp.schema import InputError
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import write_atomic
 
 FILE = "search.json"
 _LARGEST = 64 * 2**20  # bytes
 _LONGEST = 1000  # characters of a text
 
-Standing = Literal["running", "finished", "diverged", "failed"]
+TrialState = Literal["running", "finished", "diverged", "failed"]
 
 
 @final
@@ -24,7 +24,7 @@ class Trial:
 
     number: int
     params: Mapping[str, str | int | float]
-    state: Standing = "running"
+    state: TrialState = "running"
     values: tuple[float, ...] | None = None
     """One for each objective, each the mean over the seeds; of a trial that finished."""
     rungs: tuple[tuple[int, float], ...] = ()
@@ -160,7 +160,7 @@ def _axis(axis: Any) -> dict[str, Any]:
 
 def _trial(trial: Any, objectives: int, keys: list[str]) -> Trial:
     state = trial["state"]
-    if state not in get_args(Standing):
+    if state not in get_args(TrialState):
         raise ValueError(f"state {state!r}")
     values = None if trial["values"] is None else tuple(map(_number, trial["values"]))
     if (state == "finished") != (values is not None) or (values and len(values) != objectives):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, final
 
-from sweeps.run.job import epochs_done
-from sweeps.run.plan import Ended, Point, split
+from sweeps.launch.job import Job, epochs_done
+from sweeps.launch.plan import split
+from sweeps.runs.status import Result, State
 from sweeps.search.objective import Objective
-from sweeps.search.record import Standing, Trial
+from sweeps.search.record import Trial, TrialState
 from sweeps.search.space import Params
 
 
@@ -25,10 +26,10 @@ class Request:
 
 @final
 @dataclass(frozen=True)
-class Measured:
+class TrialResult:
     """What came of a request, over all seeds: ``values`` are there if every seed's run finished."""
 
-    state: Standing  # finished | diverged | failed
+    state: TrialState  # finished | diverged | failed
     values: tuple[float, ...] | None
     runs: tuple[tuple[str, int], ...]
     error: str | None
@@ -44,7 +45,7 @@ class Strategy(Protocol):
     def ask(self) -> Request | None:
         """None: nothing before more is told, or nothing at all any more."""
 
-    def tell(self, request: Request, measured: Measured) -> None: ...
+    def tell(self, request: Request, measured: TrialResult) -> None: ...
 
     def trials(self) -> tuple[Trial, ...]:
         """As they stand."""
@@ -55,13 +56,13 @@ class _Open:
     """A request on its way."""
 
     request: Request
-    points: list[Point]
-    ended: dict[str, Ended] = field(default_factory=dict)
+    jobs: list[Job]
+    ended: dict[str, Result] = field(default_factory=dict)
 
 
 @final
 class StrategySource:
-    """A :class:`sweeps.run.launch.Source`: every request becomes a point for each seed.
+    """A :class:`sweeps.launch.launch.JobSource`: every request becomes a point for each seed.
 
     Args:
         plan: a request's points.
@@ -74,14 +75,14 @@ class StrategySource:
         self,
         strategy: Strategy,
         objectives: Sequence[Objective],
-        plan: Callable[[Request], list[Point]],
+        plan: Callable[[Request], list[Job]],
         seeds: int,
-        note: Callable[[Sequence[Point]], None],
+        note: Callable[[Sequence[Job]], None],
     ) -> None:
         self._strategy, self._objectives, self._plan, self._note = strategy, objectives, plan, note
         self._seeds = seeds
-        self._wanted: deque[tuple[_Open, Point]] = deque()
-        self._flying: dict[str, _Open] = {}
+        self._wanted: deque[tuple[_Open, Job]] = deque()
+        self._running: dict[str, _Open] = {}
         self._begun: dict[str, int] = {}
         self.trained = 0  # epochs, in this session
 
@@ -89,65 +90,65 @@ class StrategySource:
     def expected(self) -> int:
         return len(self._wanted) + self._seeds * self._strategy.remaining
 
-    def next(self) -> Point | None:
+    def next(self) -> Job | None:
         """A point with something left to train; what is there already is told on the way."""
-        new: list[Point] = []
+        new: list[Job] = []
         while entry := self._startable() or self._request():
-            open_, point = entry
-            new.append(point)
-            done, _ = split([point])
+            open_, job = entry
+            new.append(job)
+            done, _ = split([job])
             if not done:
-                self._flying[point.run_id] = open_
-                self._begun[point.run_id] = epochs_done(point.run)
+                self._running[job.run_id] = open_
+                self._begun[job.run_id] = epochs_done(job.run)
                 self._note(new)
-                return point
+                return job
             self._take(open_, done[0])
         if new:
             self._note(new)
         return None
 
-    def _startable(self) -> tuple[_Open, Point] | None:
+    def _startable(self) -> tuple[_Open, Job] | None:
         """The first that does not wait for another trial's work on the same run."""
         for entry in self._wanted:
-            if entry[1].run_id not in self._flying:
+            if entry[1].run_id not in self._running:
                 self._wanted.remove(entry)
                 return entry
         return None
 
-    def _request(self) -> tuple[_Open, Point] | None:
+    def _request(self) -> tuple[_Open, Job] | None:
         while request := self._strategy.ask():
-            points = self._plan(request)
-            open_ = _Open(request, points)
-            self._wanted.extend((open_, point) for point in points)
+            jobs = self._plan(request)
+            open_ = _Open(request, jobs)
+            self._wanted.extend((open_, job) for job in jobs)
             if entry := self._startable():
                 return entry
         return None
 
-    def ended(self, item: Ended) -> None:
-        run_id = item.point.run_id
-        open_ = self._flying.pop(run_id)
-        self.trained += max(0, epochs_done(item.point.run) - self._begun[run_id])
-        if item.outcome.state != "interrupted":  # else the request stays open: the next session finishes it
-            self._take(open_, item)
+    def ended(self, result: Result) -> None:
+        open_ = self._running.pop(result.run_id)
+        job = next(job for job in open_.jobs if job.run_id == result.run_id)
+        self.trained += max(0, epochs_done(job.run) - self._begun[result.run_id])
+        if result.state != State.INTERRUPTED:  # else the request stays open: the next session finishes it
+            self._take(open_, result)
             self._note(())
 
-    def _take(self, open_: _Open, item: Ended) -> None:
-        open_.ended[item.point.run_id] = item
-        if len(open_.ended) == len(open_.points):
-            in_order = [open_.ended[point.run_id] for point in open_.points]
-            self._strategy.tell(open_.request, self._measure(in_order))
+    def _take(self, open_: _Open, result: Result) -> None:
+        open_.ended[result.run_id] = result
+        if len(open_.ended) == len(open_.jobs):
+            self._strategy.tell(open_.request, self._measure(open_))
 
-    def _measure(self, ended: Sequence[Ended]) -> Measured:
-        runs = tuple((item.point.run_id, min(item.outcome.epoch, item.point.config.epochs)) for item in ended)
-        for state in ("failed", "diverged"):
-            bad = next((item for item in ended if item.outcome.state == state), None)
+    def _measure(self, open_: _Open) -> TrialResult:
+        ended = [(job, open_.ended[job.run_id]) for job in open_.jobs]
+        runs = tuple((job.run_id, min(result.epoch, job.spec.epochs)) for job, result in ended)
+        for state in (State.FAILED, State.DIVERGED):
+            bad = next((result for _, result in ended if result.state == state), None)
             if bad:
-                return Measured(state, None, runs, f"{bad.point.run_id}: {bad.outcome.error}")
-        results = [item.point.run.result(item.point.config.epochs) for item in ended]
+                return TrialResult(state, None, runs, f"{bad.run_id}: {bad.error}")
+        results = [job.run.result(job.spec.epochs) for job, _ in ended]
         histories = [result.history for result in results if result]
         if len(histories) < len(ended):
-            return Measured("failed", None, runs, "a run's metrics have gone")
+            return TrialResult("failed", None, runs, "a run's metrics have gone")
         values = tuple(objective.mean(histories) for objective in self._objectives)
         if not all(map(math.isfinite, values)):
-            return Measured("diverged", None, runs, "an objective is not finite")
-        return Measured("finished", values, runs, None)
+            return TrialResult("diverged", None, runs, "an objective is not finite")
+        return TrialResult("finished", values, runs, None)

@@ -21,8 +21,9 @@ import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from mlp.schema import Check, InputError, integer, list_of
-from sweeps.run.grid import value_of
+from sweeps.launch.grid import value_of
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import Check, integer, list_of
 
 _SEED = "seed"
 _MOST_VALUES = 1_000_000

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweeps.search.record import Search, Standing
+from sweeps.search.record import Search, TrialState
 
 _SHOWN = 10
 
@@ -64,7 +64,7 @@ def after(search: Search, trained: int, manifest: Path) -> None:
 
 def _closing(search: Search, trained: int, manifest: Path) -> str:
     states = Counter(trial.state for trial in search.trials)
-    order: tuple[Standing, ...] = ("finished", "diverged", "failed", "running")
+    order: tuple[TrialState, ...] = ("finished", "diverged", "failed", "running")
     counts = ", ".join(f"{states[state]} {state}" for state in order if states[state]) or "nothing yet"
     spent = search.epochs()
     runs = len({run for trial in search.trials for run, _ in trial.runs})

@@ -19,9 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mlp.files import write_atomic
 from sweeps.read import summary
-from sweeps.read.collect import Collection
+from sweeps.read.collect import TIMES, Collection
+from sweeps.runs.files import write_atomic
 from sweeps.show import style
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {  # no dates: same data, same bytes
@@ -41,7 +41,7 @@ class Curve:
     """
 
     label: str
-    look: style.Look
+    style: style.Style
     rows: pd.DataFrame
     runs: pd.DataFrame
 
@@ -61,16 +61,21 @@ class Curve:
 def series(collection: Collection, runs: pd.DataFrame, key: str, values: Sequence[Any], metric: str) -> list[Curve]:
     """The curve of each value of ``key`` among ``runs``."""
     epochs = collection.epochs[collection.epochs["run"].isin(runs["run"])]
-    rows = summary.curves(runs, epochs, [key], metric)
+    runs = runs.assign(**{_KEY: runs[key]})
+    rows = summary.curves(runs, epochs, [_KEY], metric)
     last = epochs.drop_duplicates("run", keep="last").set_index("run")[metric]
-    runs = runs[["run", "state", "epoch", "target", key]].assign(last=runs["run"].map(last))
+    runs = runs[["run", "state", "epoch", "target", _KEY]].assign(last=runs["run"].map(last))
     found = []
-    for value, look in zip(values, style.looks(key, values), strict=True):
+    for value, drawn in zip(values, style.styles(key, values), strict=True):
         mine = [
-            np.isclose(table[key], value) if isinstance(value, float) else table[key] == value for table in (rows, runs)
+            np.isclose(table[_KEY], value) if isinstance(value, float) else table[_KEY] == value
+            for table in (rows, runs)
         ]
-        found.append(Curve(style.name(key, value), look, rows[mine[0]], runs[mine[1]]))
+        found.append(Curve(style.name(key, value), drawn, rows[mine[0]], runs[mine[1]]))
     return found
+
+
+_KEY = "\x1fkey"  # a column of no other name: a key may be called epoch, mean or n
 
 
 def varying(runs: pd.DataFrame) -> list[str]:
@@ -78,15 +83,20 @@ def varying(runs: pd.DataFrame) -> list[str]:
     return [key for key in summary.identity_columns(runs) if runs[key].nunique() > 1]
 
 
-def draw(axes: Axes, curves: Sequence[Curve], metric: str, *, like: Sequence[Curve] = (), last: int = 1) -> Axes:
+def kind_of(metric: str, collection: Collection) -> style.Metric:
+    """How a metric is shown: the known names mean losses and percent where networks of the report are among the runs."""
+    known = "activ" in collection.runs.columns or metric in TIMES
+    return style.metric(metric) if known else style.Metric(metric, metric, "plain")
+
+
+def draw(axes: Axes, curves: Sequence[Curve], kind: style.Metric, *, like: Sequence[Curve] = (), last: int = 1) -> Axes:
     """Draw mean lines, interval bands and a cross where a run diverged.
 
     Args:
-        metric: a column of the epochs; decides scale and label.
+        kind: of the metric; decides the scale.
         like: other curves that the value axis must fit too, so that panels can be compared.
         last: an epoch that the axis must reach.
     """
-    kind = style.METRICS[metric]
     everything = [*curves, *like]
     style.epoch_axis(axes, max([last, *(int(curve.rows["epoch"].max()) for curve in everything if len(curve.rows))]))
     style.value_axis(axes, kind.scale, _extent(everything))
@@ -94,21 +104,21 @@ def draw(axes: Axes, curves: Sequence[Curve], metric: str, *, like: Sequence[Cur
     for i, curve in enumerate(curves):
         x, mean, half = (curve.rows[column].to_numpy(float) for column in ("epoch", "mean", "half"))
         if np.isfinite(half).any():
-            axes.fill_between(x, mean - half, mean + half, color=curve.look.color, alpha=0.18, linewidth=0)
+            axes.fill_between(x, mean - half, mean + half, color=curve.style.color, alpha=0.18, linewidth=0)
         axes.plot(
-            x, mean, color=curve.look.color, marker=curve.look.marker, markevery=_marked(len(x), i), markeredgewidth=0
+            x, mean, color=curve.style.color, marker=curve.style.marker, markevery=_marked(len(x), i), markeredgewidth=0
         )
         for epoch, reached in curve.diverged[["epoch", "last"]].to_numpy(float):
             # Without an epoch to its name it stands at the edge where a diverging run goes.
             edge = bottom if kind.scale == "accuracy" else top
             y = min(max(reached, bottom), top) if np.isfinite(reached) else edge
-            axes.plot(max(epoch, 1), y, color=curve.look.color, clip_on=False, zorder=5, **CROSS)
+            axes.plot(max(epoch, 1), y, color=curve.style.color, clip_on=False, zorder=5, **DIVERGED_MARKER)
     if not any(len(curve.rows) or len(curve.diverged) for curve in curves):
         axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center", va="center", color="#666666")
     return axes
 
 
-CROSS: Mapping[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.4, "linestyle": "none"}
+DIVERGED_MARKER: Mapping[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.4, "linestyle": "none"}
 
 
 def _extent(curves: Sequence[Curve]) -> list[float]:
@@ -117,12 +127,13 @@ def _extent(curves: Sequence[Curve]) -> list[float]:
     wild = [y for curve in curves if not curve.diverged.empty for y in curve.rows["mean"]]
     if not healthy:
         return wild
-    roof = 3 * max(healthy)
+    top = max(healthy)
+    roof = 3 * top if top > 0 else top + 2 * abs(top)
     return [*healthy, *(y for y in wild if y <= roof)]
 
 
 def _marked(count: int, shift: int) -> list[int]:
-    """Where markers stand: evenly on the log axis, each curve's a little later, so that they hide none another's."""
+    """Where markers stand: evenly on the log axis, each curve's a little later, so that they do not hide each other."""
     if count <= 5:
         return list(range(count))
     steps = 10 ** (np.arange(0, 6, 0.4) + 0.09 * (shift % 4))
@@ -135,19 +146,19 @@ def handles(curves: Sequence[Curve], labels: Mapping[str, str] | None = None) ->
         Line2D(
             [],
             [],
-            color=c.look.color,
-            marker=c.look.marker,
+            color=c.style.color,
+            marker=c.style.marker,
             markeredgewidth=0,
             label=(labels or {}).get(c.label, c.label),
         )
         for c in curves
     ]
     if any(len(curve.diverged) for curve in curves):
-        entries.append(Line2D([], [], color="#444444", label="diverged", **CROSS))
+        entries.append(Line2D([], [], color="#444444", label="diverged", **DIVERGED_MARKER))
     return entries
 
 
-def beside(axes: Axes, entries: Sequence[Artist], title: str) -> None:
+def legend_right(axes: Axes, entries: Sequence[Artist], title: str) -> None:
     """A legend right of the axes, where no data are."""
     axes.legend(handles=entries, title=title, loc="upper left", bbox_to_anchor=(1.02, 1.04), alignment="left")
 

@@ -1,6 +1,7 @@
 """Curves and heatmaps by any keys that were swept."""
 
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,46 +15,50 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mlp.schema import InputError, one_of
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.read.filters import known
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import one_of
 from sweeps.show import style
-from sweeps.show.draw import CROSS, draw, handles, page, sample_notes, series, varying
+from sweeps.show.draw import DIVERGED_MARKER, draw, handles, kind_of, page, sample_notes, series, varying
 
 MOST_CURVES = 12  # with a colour and marker each; more are summed up in bands
 NAMED = 4  # of those, the best still get a line of their own
 _MOST_WRITTEN = 8  # columns of a heatmap whose cells have room for their number
 
-_TOGETHER = "together"  # the column that names a combination of several keys' values
+_TOGETHER = "\x1ftogether"  # the column that names a combination of several keys' values; no key is called so
+_STOPPED = "\x1fstopped"
 
 
-def curves(collection: Collection, *, metric: str = "valid_acc", by: str | Sequence[str] | None = None) -> Figure:
+def curves(collection: Collection, *, metric: str | None = None, by: str | Sequence[str] | None = None) -> Figure:
     """A metric over the epochs, one curve for each value (or combination of values) of ``by``.
 
     Runs that differ in anything else are averaged, seeds and other keys alike; the figure says which. Beyond
     ``MOST_CURVES`` it shows the best few, and all of them as bands.
 
     Args:
-        metric: a column of ``Collection.epochs``.
+        metric: a column of ``Collection.epochs``; None takes the one that the runs judge by.
         by: identity columns, as a list or in one text with commas; None takes every key that varies.
 
     Raises:
         InputError: unknown metric or key, or no epochs to draw.
     """
-    one_of(*style.METRICS)("metric", metric)
     runs = collection.runs
-    if collection.epochs.empty:
-        raise InputError("curves", metric, "no run has finished an epoch")
-    keys = by.split(",") if isinstance(by, str) else list(by or varying(runs) or ["activ"])
+    metric = metric or summary.judged(collection)[0]
+    if collection.epochs.empty or metric is None:
+        raise InputError("curves", metric or "no metric", "no run has finished an epoch")
+    one_of(*(column for column in collection.epochs.columns if column not in ("run", "epoch")))("metric", metric)
+    runs, others = _having(metric, collection)
+    keys = by.split(",") if isinstance(by, str) else list(by or varying(runs) or _any_key(runs))
     keys = [_identity("by", key, runs) for key in keys]
     key = keys[0] if len(keys) == 1 else _TOGETHER
     runs = runs.assign(**{_TOGETHER: _together(runs, keys)})
     runs = runs[runs[key].notna()]
     values = ordered(runs[key])
-    kind = style.METRICS[metric]
+    kind = kind_of(metric, collection)
     pooled = _pooled(runs, keys, "curve")
-    notes = list(pooled)
+    notes = [*pooled, *([f"{others} of the runs chosen have no {metric}."] if others else [])]
     with style.rc():
         if len(values) <= MOST_CURVES:
             parts = series(collection, runs, key, values, metric)
@@ -64,7 +69,7 @@ def curves(collection: Collection, *, metric: str = "valid_acc", by: str | Seque
             figure, (axes,), below = page(
                 rows=1, columns=1, panel=2.0, notes=notes, legend=sum(1 + part.label.count("\n") for part in parts) + 2
             )
-            draw(axes, parts, metric)
+            draw(axes, parts, kind)
             entries = handles(parts)
         else:
             stopped = int((runs["state"] == "diverged").sum())
@@ -81,22 +86,37 @@ def curves(collection: Collection, *, metric: str = "valid_acc", by: str | Seque
     return figure
 
 
+def _having(metric: str, collection: Collection) -> tuple[pd.DataFrame, int]:
+    """The runs but for those that log other metrics, and how many those are."""
+    runs, epochs = collection.runs, collection.epochs
+    missing = epochs[metric].isna()
+    if not missing.any():
+        return runs, 0
+    logs_others = runs["run"].isin(epochs["run"][missing]) & ~runs["run"].isin(epochs["run"][~missing])
+    logs_others &= runs["state"] != "diverged"
+    return runs[~logs_others], int(logs_others.sum())
+
+
 def _crowd(axes: Axes, collection: Collection, runs: pd.DataFrame, key: str, metric: str) -> list[Artist]:
     """More curves than can be told apart: bands over them, the best on top, a cross for each run that diverged."""
-    table = summary.curves(runs, collection.epochs, [key], metric).pivot(index="epoch", columns=key, values="mean")
+    kind, is_better_high = kind_of(metric, collection), _is_better_high(metric, collection)
+    rows = summary.curves(runs.assign(**{_TOGETHER: runs[key]}), collection.epochs, [_TOGETHER], metric)
+    table = rows.pivot(index="epoch", columns=_TOGETHER, values="mean")
     x, y = table.index.to_numpy(float), table.to_numpy(float)
-    low, lower, middle, upper, high = np.nanquantile(y, [0, 0.25, 0.5, 0.75, 1], axis=1)
-    last = table.ffill().iloc[-1].sort_values(ascending=style.METRICS[metric].scale != "accuracy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an epoch at which no run has the metric
+        low, lower, middle, upper, high = np.nanquantile(y, [0, 0.25, 0.5, 0.75, 1], axis=1)
+    last = table.ffill().iloc[-1].sort_values(ascending=not is_better_high)
     best = series(collection, runs[runs[key].isin(last.index[:NAMED])], key, list(last.index[:NAMED]), metric)
-    draw(axes, best, metric, last=int(x.max()))
-    style.value_axis(axes, style.METRICS[metric].scale, np.concatenate([lower, high, middle, low]))
+    draw(axes, best, kind, last=int(x.max()))
+    style.value_axis(axes, kind.scale, np.concatenate([lower, high, middle, low]))
     axes.fill_between(x, low, high, color="#dddddd", linewidth=0)
     axes.fill_between(x, lower, upper, color="#b5b5b5", linewidth=0)
     axes.plot(x, middle, color="#555555", linestyle=(0, (4, 2)), linewidth=0.9)
     stopped = runs[runs["state"] == "diverged"]
     ends = collection.epochs.drop_duplicates("run", keep="last").set_index("run")[metric].reindex(stopped["run"])
-    edge = axes.get_ylim()[0 if style.METRICS[metric].scale == "accuracy" else 1]
-    axes.plot(stopped["epoch"].clip(lower=1), ends.fillna(edge), color="#444444", clip_on=False, **CROSS)
+    edge = axes.get_ylim()[0 if is_better_high else 1]
+    axes.plot(stopped["epoch"].clip(lower=1), ends.fillna(edge), color="#444444", clip_on=False, **DIVERGED_MARKER)
     return [
         *handles(best),
         Line2D([], [], color="#555555", linestyle=(0, (4, 2)), linewidth=0.9, label="median curve"),
@@ -105,28 +125,41 @@ def _crowd(axes: Axes, collection: Collection, runs: pd.DataFrame, key: str, met
     ]
 
 
-def heatmap(collection: Collection, *, x: str, y: str, value: str = "best_valid_acc") -> Figure:
+def _is_better_high(metric: str, collection: Collection) -> bool:
+    """By the metric's known scale, else as the runs judge by it; a metric of neither is better low."""
+    scale = kind_of(metric, collection).scale
+    judged, maximize = summary.judged(collection)
+    return scale == "accuracy" or (scale == "plain" and metric == judged and maximize)
+
+
+def _any_key(runs: pd.DataFrame) -> list[str]:
+    """A key to go by where none varies."""
+    return ["activ"] if "activ" in runs.columns else [*summary.identity_columns(runs), "run"][:1]
+
+
+def heatmap(collection: Collection, *, x: str, y: str, value: str | None = None) -> Figure:
     """A run metric over two swept keys: the mean of each cell's runs, × where some diverged, blank without runs.
 
     Args:
         x, y: identity columns.
-        value: a column of numbers of ``Collection.runs``.
+        value: a column of numbers of ``Collection.runs``; None takes the best value of the metric that they judge by.
 
     Raises:
         InputError: unknown column, or no run has a value.
     """
     runs = collection.runs
     _identity("x", x, runs), _identity("y", y, runs)
+    value = value or best_column(collection)
     known(value, runs.columns)
     if x == y:
         raise InputError("y", y, "must be another key than x")
     if not pd.api.types.is_numeric_dtype(runs[value]) or runs[value].notna().sum() == 0:
-        raise InputError("value", value, "must be a column of numbers that some run has, such as best_valid_acc")
+        raise InputError("value", value, "must be a column of numbers that some run has, such as a metric")
     columns, rows = ordered(runs[x]), ordered(runs[y])
     cells = (
-        runs.assign(stopped=runs["state"] == "diverged")
+        runs.assign(**{_STOPPED: runs["state"] == "diverged"})
         .groupby([y, x])
-        .agg(mean=(value, "mean"), n=("run", "size"), stopped=("stopped", "sum"))
+        .agg(mean=(value, "mean"), n=("run", "size"), stopped=(_STOPPED, "sum"))
     )
     cells = cells.reindex(pd.MultiIndex.from_product([rows, columns], names=[y, x]))
     shape = len(rows), len(columns)
@@ -171,7 +204,7 @@ def heatmap(collection: Collection, *, x: str, y: str, value: str = "best_valid_
             bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
             bar.ax.yaxis.set_minor_formatter(NullFormatter())
             bar.ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-        axes.set_title(_value_label(value))
+        axes.set_title(_value_label(value, collection))
     return figure
 
 
@@ -182,8 +215,8 @@ def ordered(column: "pd.Series[Any]") -> list[Any]:
 
 
 def _identity(field: str, key: str, runs: pd.DataFrame) -> str:
-    choices = [*summary.identity_columns(runs), "layers", "seed"]
-    one_of(*choices)(field, key)
+    choices = [*summary.identity_columns(runs), *(key for key in ("layers", "seed", "run") if key in runs.columns)]
+    one_of(*dict.fromkeys(choices))(field, key)
     return key
 
 
@@ -202,9 +235,19 @@ def _pooled(runs: pd.DataFrame, keys: Sequence[str], what: str) -> list[str]:
     return [f"Each {what} pools runs that differ in {', '.join(mixed)}."] if mixed else []
 
 
-def _value_label(value: str) -> str:
-    best = value.startswith("best_")
-    kind = style.METRICS.get(value.removeprefix("best_"))
-    if kind is None:
+def best_column(collection: Collection) -> str:
+    """The column of runs with the best value of the metric that they judge by."""
+    metric, _ = summary.judged(collection)
+    if metric is None:
+        raise InputError("value", "", "no run has a metric")
+    return f"best_{summary.column_of(metric, collection.runs)}"
+
+
+def _value_label(value: str, collection: Collection) -> str:
+    measured = summary.metrics(collection.runs)
+    metric = value.removeprefix("best_")
+    if metric not in measured:
         return value
-    return f"{kind.title} at {'the best' if best else 'the last'} epoch{' (%)' if kind.scale == 'accuracy' else ''}"
+    kind = kind_of(metric, collection)
+    when = "the last" if value in measured else "the best"
+    return f"{kind.title} at {when} epoch{' (%)' if kind.scale == 'accuracy' else ''}"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from mlp.config import flatten
-from mlp.reading import read_identity
-from mlp.runs import Epoch, RunDir
-from mlp.trackers import TRACKERS, require
 from sweeps.read.collect import Collection
+from sweeps.runs.directory import Epoch, RunDir
+from sweeps.runs.identity import flatten
+from sweeps.runs.reading import read_identity
+from sweeps.runs.trackers import TRACKERS, require
 
 TARGETS = ("mlflow", "tensorboard")  # wandb cannot be asked offline what it has
 

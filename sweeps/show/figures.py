@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlp.schema import InputError
 from sweeps.read import summary
 from sweeps.read.collect import Collection
+from sweeps.runs.errors import InputError
 from sweeps.show import style
-from sweeps.show.draw import Curve, beside, draw, handles, page, sample_notes, series
+from sweeps.show.draw import Curve, legend_right, draw, handles, page, sample_notes, series
 from sweeps.show.draw import save as save
 from sweeps.show.explore import curves as curves
 from sweeps.show.explore import heatmap as heatmap
@@ -79,6 +79,7 @@ def comparison(collection: Collection, *, number: int, key: str, values: tuple[s
     Raises:
         InputError: there is not one run to draw.
     """
+    collection = summary.of_networks(collection)
     panels = [
         Panel(f"{style.NAMES['model'][model]} · {split}", key, values, f"{split}_{kind}", {"model": model})
         for model in DEPTHS
@@ -93,14 +94,14 @@ def comparison(collection: Collection, *, number: int, key: str, values: tuple[s
         figure, grid, below = page(rows=2, columns=2, panel=1.3, notes=notes, legend=1)
         everything = [curve for part in curves for curve in part]
         for axes, panel, part in zip(grid, panels, curves, strict=True):
-            draw(axes, part, panel.metric, like=everything)
+            draw(axes, part, style.metric(panel.metric), like=everything)
             axes.set_title(panel.title)
             axes.set_xlabel("epoch")
-            axes.set_ylabel(style.METRICS[panel.metric].axis)
+            axes.set_ylabel(style.metric(panel.metric).axis)
             axes.label_outer()
         # The same entries stand for every panel, and a cross in any of them needs its word.
         entries = [
-            Curve(c.label, c.look, c.rows, pd.concat([part[i].runs for part in curves]))
+            Curve(c.label, c.style, c.rows, pd.concat([part[i].runs for part in curves]))
             for i, c in enumerate(curves[0])
         ]
         figure.legend(
@@ -115,6 +116,7 @@ def sensitivity(collection: Collection, *, number: int, metric: str) -> Figure:
     Raises:
         InputError: there is not one run to draw.
     """
+    collection = summary.of_networks(collection)
     panels = [Panel(_SWEEP_TITLES[key], key, values, metric, {}) for key, values in SWEEPS.items()]
     near = _near(collection, *SWEEPS)
     curves = [panel.curves(near) for panel in panels]
@@ -124,13 +126,13 @@ def sensitivity(collection: Collection, *, number: int, metric: str) -> Figure:
         figure, grid, _ = page(rows=3, columns=1, panel=1.25, notes=notes, right=0.85)
         everything = [curve for part in curves for curve in part]
         for axes, panel, part in zip(grid, panels, curves, strict=True):
-            draw(axes, part, metric, like=everything)
-            axes.set_ylabel(style.METRICS[metric].axis)
+            draw(axes, part, style.metric(metric), like=everything)
+            axes.set_ylabel(style.metric(metric).axis)
             axes.set_xlabel("epoch")
             axes.label_outer()
-            axes.set_title(f"{style.METRICS[metric].title} by {panel.title}")
+            axes.set_title(f"{style.metric(metric).title} by {panel.title}")
             base = style.name(panel.key, summary.BASE[panel.key])
-            beside(axes, handles(part, {base: f"{base} *"}), panel.title)
+            legend_right(axes, handles(part, {base: f"{base} *"}), panel.title)
     return figure
 
 
@@ -153,7 +155,7 @@ def _near(collection: Collection, *keys: str) -> Collection:
 
 
 def _notes(number: int, panels: Sequence[Panel], curves: Sequence[Sequence[Curve]]) -> list[str]:
-    """What a reader must know to read the figure: sample sizes, scales, and whatever is not as it should be.
+    """What a reader must know to read the figure: sample sizes, scales, and everything that is missing or unfinished.
 
     Raises:
         InputError: there is not one run.
@@ -171,7 +173,7 @@ def _notes(number: int, panels: Sequence[Panel], curves: Sequence[Sequence[Curve
     commands = [panel.command(values) for panel, values in missing if values]
     if all(not curve.n for _, curve in named):
         raise InputError("figure", str(number), "none of its runs is there; make them: " + " ; ".join(commands))
-    notes = [style.scale_note(style.METRICS[panels[0].metric].scale), *sample_notes(named)]
+    notes = [style.scale_note(style.metric(panels[0].metric).scale), *sample_notes(named)]
     if commands:
         absent = [label for label, curve in named if not curve.n]
         notes.append(f"No runs of: {'; '.join(absent)}. To make them:")

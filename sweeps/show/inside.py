@@ -17,9 +17,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from mlp.data import Split
 from mlp.probe import SATURATED
-from mlp.schema import InputError, integer
 from sweeps.read import inside
 from sweeps.read.collect import Collection
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import integer
 from sweeps.show import style
 from sweeps.show.draw import page, varying
 

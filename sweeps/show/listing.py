@@ -19,11 +19,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlp.config import flatten
-from mlp.files import DamagedRun, read_file
-from mlp.reading import printable, read_identity
-from mlp.runs import Epoch, RunDir, Status, run_dirs
 from sweeps.read.filters import known
+from sweeps.runs.directory import Epoch, RunDir, Status, run_dirs
+from sweeps.runs.errors import DamagedRun
+from sweeps.runs.files import read_file
+from sweeps.runs.identity import flatten
+from sweeps.runs.reading import printable, read_identity
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
 _SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise

@@ -12,65 +12,89 @@ import pandas as pd
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.show import style
-from sweeps.show.draw import varying
+from sweeps.show.draw import kind_of, varying
 
 MOST_CURVES = 120  # configurations; a page with more opens slowly and shows less
 MOST_SINGLES = 200  # runs that are curves of their own
 MOST_RUNS = 10_000  # in the table of runs
 
-_METRICS = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "test_acc", "seconds")
 _DIGITS = 5
 # Shown in the table of runs; the rest opens below a run's row.
 _MAIN = ("run", "state", "epoch", "activ", "loss", "model", "optim", "lr", "wd", "mo", "bsz", "seed")
 _MAIN_METRICS = ("train_acc", "valid_loss", "valid_acc", "best_valid_acc", "epoch_seconds")
+_MOST_KEYS = 8  # of other programs' configurations in the table
+_MOST_METRICS = 30
 
 
 def payload(collection: Collection) -> str:
-    """``metrics``, ``groups`` (mean curves by configuration), ``singles`` (curves by run) and ``runs`` (the table).
+    """``metrics``, ``metric`` (to begin with), ``groups`` (mean curves by configuration), ``singles`` (curves by run)
+    and ``runs`` (the table).
 
     Values at epoch k stand at index k − 1. ``stops`` are the last epoch of each diverged run with its values there.
     """
     runs, epochs = collection.runs, collection.epochs
     keys = summary.identity_columns(runs)
-    group = runs.groupby(keys, dropna=False, sort=False).ngroup()
-    best = runs["best_valid_acc"].groupby(group).mean().sort_values(ascending=False, kind="stable")
-    rank = pd.Series(range(len(best)), index=best.index)
-    runs = runs.assign(group=group.map(rank))
-    drawn = runs[runs["group"] < MOST_CURVES]
+    group = runs.groupby(keys, dropna=False, sort=False).ngroup() if keys else pd.Series(0, index=runs.index)
+    judged, maximize = summary.judged(collection)
+    if judged is None:
+        rank = pd.Series(range(group.max() + 1))
+    else:
+        best = runs[f"best_{summary.column_of(judged, runs)}"].groupby(group).mean()
+        best = best.sort_values(ascending=not maximize, kind="stable")
+        rank = pd.Series(range(len(best)), index=best.index)
+    runs = runs.assign(**{_GROUP: group.map(rank)})
+    drawn = runs[runs[_GROUP] < MOST_CURVES]
     epochs = epochs[epochs["run"].isin(drawn["run"])]
-    metrics = _distinct(epochs)
-    named = varying(runs) or ["activ"]
+    metrics = _distinct(epochs, judged)
+    named = varying(runs.drop(columns=_GROUP)) or (["activ"] if "activ" in runs.columns else keys[:1])
+    kinds = {metric: kind_of(metric, collection) for metric in metrics}
     content = {
-        "metrics": [
-            {"key": m, "title": k.title, "axis": k.axis, "scale": k.scale} for m in metrics for k in [style.METRICS[m]]
-        ],
+        "metric": judged,
+        "metrics": [{"key": m, "title": k.title, "axis": k.axis, "scale": k.scale} for m, k in kinds.items()],
         "groups": _groups(drawn, epochs, metrics, named),
         "singles": _singles(drawn, epochs, metrics, named) if len(runs) <= MOST_SINGLES else [],
-        "runs": _table(collection.runs.head(MOST_RUNS)),
+        "runs": _table(collection.runs.head(MOST_RUNS), _main(collection)),
     }
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")  # neither </script> nor <!-- can end or change the element
 
 
+_GROUP = "\x1fgroup"  # the column that numbers the configurations; no key is called so
+
+
 def _label(run: "pd.Series[Any]", keys: Sequence[str]) -> str:
-    return style.label(keys, [run[key] for key in keys])
+    return style.label(keys, [run[key] for key in keys]) or str(run["run"])
 
 
-def _distinct(epochs: pd.DataFrame) -> list[str]:
-    """Without a validation split the test columns repeat the valid ones, and are left out."""
-    same = epochs["test_loss"].equals(epochs["valid_loss"]) and epochs["test_acc"].equals(epochs["valid_acc"])
-    return [metric for metric in _METRICS if not (same and metric.startswith("test_"))]
+def _distinct(epochs: pd.DataFrame, judged: str | None) -> list[str]:
+    """The metrics to choose from. Test columns that repeat the valid ones, for want of a split, are left out."""
+    metrics = [column for column in epochs.columns if column not in ("run", "epoch", "eval_seconds")]
+    pairs = [(f"test_{kind}", f"valid_{kind}") for kind in ("loss", "acc")]
+    if all({*pair} <= {*metrics} and epochs[pair[0]].equals(epochs[pair[1]]) for pair in pairs):
+        metrics = [metric for metric in metrics if metric not in dict(pairs)]
+    return [metric for i, metric in enumerate(metrics) if i < _MOST_METRICS or metric in (judged, "seconds")]
+
+
+def _main(collection: Collection) -> list[str]:
+    """The columns that the table of runs begins with."""
+    runs = collection.runs
+    if "activ" in runs.columns and runs["activ"].notna().all():
+        return [*_MAIN, *_MAIN_METRICS]
+    judged, _ = summary.judged(collection)
+    metric = [] if judged is None else [summary.column_of(judged, runs)]
+    keys = [*varying(runs)[:_MOST_KEYS], *(["seed"] if "seed" in runs.columns else [])]
+    return ["run", "state", "epoch", *keys, *metric, *(f"best_{name}" for name in metric), "epoch_seconds"]
 
 
 def _groups(
     runs: pd.DataFrame, epochs: pd.DataFrame, metrics: Sequence[str], named: Sequence[str]
 ) -> list[dict[str, Any]]:
     tables = {
-        metric: dict(list(summary.curves(runs, epochs, ["group"], metric).groupby("group"))) for metric in metrics
+        metric: dict(list(summary.curves(runs, epochs, [_GROUP], metric).groupby(_GROUP))) for metric in metrics
     }
     last = epochs.drop_duplicates("run", keep="last").set_index("run")
     found = []
-    for number, members in runs.groupby("group"):
+    for number, members in runs.groupby(_GROUP):
         rows = {metric: table[number] for metric, table in tables.items() if number in table}
         states = members.loc[members["state"] != "finished", "state"].value_counts()
         ended = "".join(f", {count} {state}" for state, count in states.items())
@@ -90,14 +114,15 @@ def _singles(
 ) -> list[dict[str, Any]]:
     last = epochs.drop_duplicates("run", keep="last").set_index("run")
     rows = dict(list(epochs.groupby("run")))
+    seed = ["seed"] if "seed" in runs.columns else []
     found = []
-    for run in runs.sort_values(["group", "seed"], kind="stable").index:
+    for run in runs.sort_values([_GROUP, *seed], kind="stable").index:
         one = runs.loc[[run]]
         mine = rows.get(runs["run"][run], epochs.head(0))
         found.append(
             {
-                "label": f"{_label(runs.loc[run], named)}, seed={runs['seed'][run]} ({runs['state'][run]})",
-                "group": int(runs["group"][run]),
+                "label": f"{_label(runs.loc[run], [*named, *seed])} ({runs['state'][run]})",
+                "group": int(runs[_GROUP][run]),
                 "values": {metric: _short(mine[metric]) for metric in metrics},
                 "stops": _stops(one, last, metrics),
             }
@@ -115,11 +140,11 @@ def _stops(runs: pd.DataFrame, last: pd.DataFrame, metrics: Sequence[str]) -> li
     ]
 
 
-def _table(runs: pd.DataFrame) -> dict[str, Any]:
-    """The runs by column; texts as indices into their different values."""
+def _table(runs: pd.DataFrame, main: Sequence[str]) -> dict[str, Any]:
+    """The runs by column, ``main`` first; texts as indices into their different values."""
     columns = []
-    for name in sorted(runs.columns, key=[*_MAIN, *_MAIN_METRICS, *runs.columns].index):
-        column: dict[str, Any] = {"name": name, "main": name in (*_MAIN, *_MAIN_METRICS)}
+    for name in sorted(runs.columns, key=[*main, *runs.columns].index):
+        column: dict[str, Any] = {"name": name, "main": name in main}
         if pd.api.types.is_bool_dtype(runs[name]) or not pd.api.types.is_numeric_dtype(runs[name]):
             texts = [None if value is None or value != value else str(value) for value in runs[name]]
             words = list(dict.fromkeys(texts))

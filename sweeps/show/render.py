@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlp.files import write_atomic
+from sweeps.runs.files import write_atomic
 
 _NONE = "—"  # nothing was run
 

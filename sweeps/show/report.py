@@ -17,13 +17,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlp.files import folder, write_atomic
-from mlp.reading import printable
-from mlp.schema import InputError
 from sweeps.judge import claims
 from sweeps.judge.verdicts import Claim
 from sweeps.read import summary
 from sweeps.read.collect import Collection
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import folder, write_atomic
+from sweeps.runs.reading import printable
 from sweeps.search.record import Search, Trial, read_all
 from sweeps.show import searches, style
 from sweeps.show.draw import render, varying
@@ -132,7 +132,7 @@ def _summary(collection: Collection, judged: Sequence[Claim]) -> str:
 
 
 def _moment(iso: object) -> str:
-    """``2026-11-22 23:14 UTC`` from :func:`mlp.runs.now`; whatever else a file says, as it is."""
+    """``2026-11-22 23:14 UTC`` from :func:`sweeps.runs.directory.now`; whatever else a file says, as it is."""
     match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", str(iso))
     return f"{match[1]} {match[2]} UTC" if match else str(iso)
 

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from mlp import extras
+from sweeps.runs import extras
 from sweeps.search.record import Search, Trial
 from sweeps.show import style
-from sweeps.show.draw import CROSS, page
+from sweeps.show.draw import DIVERGED_MARKER, page
 
 _MOST_LINES = 500
 _MOST_KEYS = 10
@@ -45,9 +45,12 @@ def figures(search: Search) -> Iterator[tuple[str, Figure | str]]:
         yield "Importance of the keys", found if isinstance(found, str) else _bars(search, found)
 
 
-def _scale(metric: str) -> str:
-    kind = style.METRICS.get(metric.removeprefix("best_"))
-    return kind.scale if kind else "plain"
+def _scale(metric: str, values: Any) -> str:
+    scale = style.metric(metric.removeprefix("best_")).scale
+    x = np.asarray(values, float)
+    # a file may hold any numbers, and another program's accuracy is not in percent
+    is_percent = bool(((x >= 0) & (x <= 100)).all() and (x > 1).any())
+    return "plain" if scale == "accuracy" and not is_percent else scale
 
 
 def _values(search: Search, objective: int = 0) -> dict[int, float]:
@@ -66,7 +69,9 @@ def _sign(search: Search, objective: int = 0) -> float:
 def _history(search: Search) -> Figure:
     values, sign = _values(search), _sign(search)
     stopped = [trial for trial in search.trials if trial.state in ("diverged", "failed")]
-    notes = [f"{len(values)} trials finished.", "Accuracy axis: logarithmic in the error rate."]
+    notes = [f"{len(values)} trials finished."]
+    if _scale(search.metrics[0], list(values.values())) == "accuracy":
+        notes.append("Accuracy axis: logarithmic in the error rate.")
     notes += [f"× {len(stopped)} diverged or failed."] if stopped else []
     figure, (axes,), _ = page(rows=1, columns=1, panel=1.9, notes=[" ".join(notes)])
     x = np.array(sorted(values))
@@ -83,7 +88,7 @@ def _history(search: Search) -> Figure:
 
 def _mark_stopped(axes: Axes, at: Sequence[float], *, bottom: bool) -> None:
     edge = axes.get_ylim()[0 if bottom else 1]
-    axes.plot(at, [edge] * len(at), color="#444444", clip_on=False, zorder=5, **CROSS)
+    axes.plot(at, [edge] * len(at), color="#444444", clip_on=False, zorder=5, **DIVERGED_MARKER)
 
 
 def _front(search: Search) -> Figure:
@@ -113,14 +118,14 @@ def _rungs(search: Search) -> Figure:
     figure, (axes,), below = page(rows=1, columns=1, panel=1.9, notes=notes, legend=3)
     _value_axis(axes, search.metrics[0], [value for trial in trials for _, value in trial.rungs])
     best = [trial for trial in search.ranked()[:3] if trial.rungs]
-    looks = dict(
-        zip([trial.number for trial in best], style.looks("", [f"{i}" for i in range(len(best))]), strict=True)
+    styles = dict(
+        zip([trial.number for trial in best], style.styles("", [f"{i}" for i in range(len(best))]), strict=True)
     )
-    for trial in sorted(trials, key=lambda trial: trial.number in looks):
+    for trial in sorted(trials, key=lambda trial: trial.number in styles):
         x, y = zip(*trial.rungs, strict=True)
-        look = looks.get(trial.number)
-        color, marker = (look.color, look.marker) if look else ("#bcbcbc", "o")
-        axes.plot(x, y, color=color, marker=marker, markeredgewidth=0, linewidth=1.2 if look else 0.6)
+        own = styles.get(trial.number)
+        color, marker = (own.color, own.marker) if own else ("#bcbcbc", "o")
+        axes.plot(x, y, color=color, marker=marker, markeredgewidth=0, linewidth=1.2 if own else 0.6)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -131,8 +136,8 @@ def _rungs(search: Search) -> Figure:
         Line2D(
             [],
             [],
-            color=looks[t.number].color,
-            marker=looks[t.number].marker,
+            color=styles[t.number].color,
+            marker=styles[t.number].marker,
             markeredgewidth=0,
             label=_label(search, t),
         )
@@ -153,11 +158,7 @@ def _short(value: str | int | float) -> str:
 
 
 def _value_axis(axes: Axes, metric: str, values: Any) -> None:
-    scale = _scale(metric)
-    x = np.asarray(values, float)
-    if scale == "accuracy" and not ((x >= 0) & (x <= 100)).all():  # a file may say what it likes
-        scale = "plain"
-    style.value_axis(axes, scale, x)
+    style.value_axis(axes, _scale(metric, values), np.asarray(values, float))
 
 
 def _parallel(search: Search) -> Figure:
@@ -181,7 +182,7 @@ def _parallel(search: Search) -> Figure:
         side.set_visible(False)
     axes.set_yticks([])
     low, high = min(values[t.number] for t in shown), max(values[t.number] for t in shown)
-    level = _levels(_scale(metric), low, high)
+    level = _levels(_scale(metric, [low, high]), low, high)
     rank = {trial.number: i / max(len(order) - 1, 1) for i, trial in enumerate(order)}
     for trial in reversed(shown):
         y = [_place(axis, trial.params[axis["key"]]) for axis in space]

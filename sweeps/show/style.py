@@ -57,7 +57,7 @@ NOTE_CHARACTERS = 78  # of that size in one column
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How a curve is drawn."""
 
     color: str
@@ -70,10 +70,10 @@ class Metric:
 
     title: str
     axis: str
-    scale: str  # "loss", "accuracy" or "plain"
+    scale: str  # "loss" (logarithmic), "accuracy" (logarithmic in the error rate) or "plain" (linear)
 
 
-METRICS: Mapping[str, Metric] = {
+_METRICS: Mapping[str, Metric] = {
     f"{split}_{kind}": Metric(f"{split} {word}", axis, word)
     for split in ("train", "valid", "test")
     for kind, word, axis in (("loss", "loss", "loss (mean per image)"), ("acc", "accuracy", "accuracy (%)"))
@@ -88,22 +88,27 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "model": {"360": "1 hidden layer", "512x256": "2 hidden layers"},
 }
 
-_LOOKS: Mapping[tuple[str, Any], Look] = {
-    ("activ", "relu"): Look("#0072B2", "o"),
-    ("activ", "sigmoid"): Look("#D55E00", "D"),
-    ("activ", "gelu"): Look("#009E73", "s"),
-    ("activ", "tanh"): Look("#CC79A7", "^"),
-    ("loss", "ce"): Look("#000000", "<"),
-    ("loss", "euclidean"): Look("#E69F00", "v"),
-    ("loss", "hinge"): Look("#56B4E9", "p"),
+_STYLES: Mapping[tuple[str, Any], Style] = {
+    ("activ", "relu"): Style("#0072B2", "o"),
+    ("activ", "sigmoid"): Style("#D55E00", "D"),
+    ("activ", "gelu"): Style("#009E73", "s"),
+    ("activ", "tanh"): Style("#CC79A7", "^"),
+    ("loss", "ce"): Style("#000000", "<"),
+    ("loss", "euclidean"): Style("#E69F00", "v"),
+    ("loss", "hinge"): Style("#56B4E9", "p"),
 }
-# For whatever has no look of its own; twelve differ in colour and marker both.
+# For values without a style of their own; twelve differ in colour and marker both.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "D", "s", "^", "<", "v", "p", "P", ">", "h", "d", "8")
 
 
 _LONGEST = 40
 ABSENT = "–"  # an option that a run does not have
+
+
+def metric(name: str) -> Metric:
+    """How a metric is shown; one that is not known goes by its name, on a linear scale."""
+    return _METRICS.get(name) or Metric(name, name, "plain")
 
 
 def rc(changes: Mapping[str, Any] = MappingProxyType({})) -> AbstractContextManager[None]:
@@ -125,22 +130,22 @@ def label(keys: Iterable[str], values: Iterable[Any]) -> str:
     return ", ".join(name(key, value) if key in NAMES else f"{key}={name(key, value)}" for key, value in pairs)
 
 
-def looks(key: str, values: Sequence[Any]) -> list[Look]:
-    """The look of each value of a key; numbers take the ramp, the largest the darkest.
+def styles(key: str, values: Sequence[Any]) -> list[Style]:
+    """The style of each value of a key; numbers take the ramp, the largest the darkest.
 
     Args:
         values: of one figure, each once; numbers in ascending or descending order.
     """
     if len(values) > 1 and all(isinstance(value, (int, float, np.number)) for value in values):
         rank = np.argsort(np.argsort(np.asarray(values, float)))
-        return [Look(_ramp(int(i), len(values)), "o") for i in rank]
+        return [Style(_ramp(int(i), len(values)), "o") for i in rank]
     free = [
         i
         for i, color in enumerate(_COLORS)
-        if color not in {_LOOKS[key, v].color for v in values if (key, v) in _LOOKS}
+        if color not in {_STYLES[key, v].color for v in values if (key, v) in _STYLES}
     ]
-    spare = (Look(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]) for i in [*free, *range(len(_COLORS), 1000)])
-    return [_LOOKS.get((key, value)) or next(spare) for value in values]
+    spare = (Style(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]) for i in [*free, *range(len(_COLORS), 1000)])
+    return [_STYLES.get((key, value)) or next(spare) for value in values]
 
 
 def _ramp(rank: int, count: int) -> str:

@@ -18,10 +18,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from mlp.schema import InputError
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.read.filters import known
+from sweeps.runs.errors import InputError
 from sweeps.show.render import Cell, Row, Table
 
 # (column of ``runs``, the report's word)
@@ -81,6 +81,7 @@ def sweep_table(c: Collection, key: str) -> Table:
     The report prints numbers for the base point alone. Values beyond the report's that have been run come last.
     """
     word, values = _SWEEPS[key]
+    c = summary.of_networks(c)
     others = sorted(set(summary.at(c.runs, **{key: None})[key]) - set(values))
     base = f"{key}={summary.BASE[key]:g}"
     return _comparison(
@@ -113,15 +114,16 @@ def pivot(c: Collection, rows: Sequence[str], cols: Sequence[str], values: Seque
     if not keys or not values:
         raise InputError("--rows", "", "give at least one key in --rows or --cols, and a metric in --values")
     for key in keys:
-        if known(key, runs.columns) not in _identity_columns(runs):
-            raise InputError(key, "", f"is not part of a configuration; known: {', '.join(_identity_columns(runs))}")
+        if known(key, runs.columns) not in summary.identity_columns(runs):
+            keys_there = ", ".join(summary.identity_columns(runs))
+            raise InputError(key, "", f"is not part of a configuration; known: {keys_there}")
     if len(set(keys)) < len(keys):
         raise InputError("--cols", ",".join(cols), "has a key twice, or one that --rows has too")
     for value in values:
         if not pd.api.types.is_numeric_dtype(runs[known(value, runs.columns)]):
-            raise InputError("--values", value, "must be a column of numbers, as test_acc")
+            raise InputError("--values", value, "must be a column of numbers, such as a metric")
     runs, notes = _at_base(runs, keys)
-    if len(_varying(runs, ["loss"])) and any("loss" in value for value in values):
+    if "activ" in runs.columns and _varying(runs, ["loss"]) and any("loss" in value for value in values):
         notes.append("Losses of different kinds are different quantities, and not to be compared.")
     groups = {_words(group): cell for group, cell in runs.groupby(keys, dropna=False, sort=False)}
     row_keys, col_keys = (_combinations(runs, chosen) for chosen in (rows, cols))
@@ -166,8 +168,9 @@ def _comparison(
         columns: the settings of each column, where they differ from the base point.
         report: the report's figures by column and metric, as far as it has them.
     """
-    samples = {column: summary.at(c.runs, **settings) for column, settings in columns.items()}
-    every = pd.concat(samples.values()) if samples else c.runs[:0]
+    runs = summary.of_networks(c).runs
+    samples = {column: summary.at(runs, **settings) for column, settings in columns.items()}
+    every = pd.concat(samples.values()) if samples else runs[:0]
     every = every[~every["run"].duplicated()]
     horizon = _horizon(every)
 
@@ -200,12 +203,13 @@ def _comparison(
 
 
 def _cell(runs: pd.DataFrame, value: str, horizon: int, report: float | None = None) -> Cell:
-    """One configuration's runs as one cell: those that came as far as ``horizon``, and a mark for all others."""
-    varying = _varying(runs, [*_identity_columns(runs)])
+    """One configuration's runs as one cell: those that came to ``horizon`` or their end, and a mark for all others."""
+    varying = _varying(runs, summary.identity_columns(runs))
     if varying:
         return Cell(value, _digits(value), report=report, marks=(f"mixed: {', '.join(varying)}",))
     diverged = runs["state"] == "diverged"
-    whole = ~diverged & (runs["epoch"] >= horizon)
+    stopped = (runs["state"] == "finished") & (runs["target"] >= horizon)  # if need be early, by its own decision
+    whole = ~diverged & (stopped | (runs["epoch"] >= horizon))
     sample = runs.loc[whole, value].dropna()
     marks = []
     if diverged.any():
@@ -238,10 +242,10 @@ def _sample_note(runs: pd.DataFrame, horizon: int) -> str:
 def _at_base(runs: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Only one configuration for each combination of the keys in ``free``; and what was held for that."""
     held = []
-    for key in _varying(runs, [column for column in _identity_columns(runs) if column not in free]):
+    for key in _varying(runs, [column for column in summary.identity_columns(runs) if column not in free]):
         if not _varies_within(runs, key, free):
             continue
-        base = summary.BASE.get(key)
+        base = summary.BASE.get(key) if "activ" in runs.columns else None  # the report's networks alone have one
         at_base = runs[(runs[key] == base) | (runs[key].isna() if "." in key else False)]
         if base is None or not len(at_base):
             found = ", ".join(_word(value) for value in itertools.islice(runs[key].drop_duplicates(), 8))
@@ -259,10 +263,6 @@ def _varies_within(runs: pd.DataFrame, key: str, free: Sequence[str]) -> bool:
 
 def _varying(runs: pd.DataFrame, keys: Iterable[str]) -> list[str]:
     return [key for key in keys if runs[key].nunique(dropna=False) > 1]
-
-
-def _identity_columns(runs: pd.DataFrame) -> list[str]:
-    return summary.identity_columns(runs)
 
 
 def _combinations(runs: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, ...]]:
@@ -284,8 +284,8 @@ def _word(value: Any) -> str:
 
 
 def _digits(metric: str) -> int:
-    """Decimals as in the report: 4 for losses, 2 for percent and seconds."""
-    return 4 if metric.endswith("loss") else 2
+    """Decimals: 2 for percent and seconds, as in the report; 4 for losses, and what is not known."""
+    return 2 if metric.endswith(("_acc", "_seconds")) else 4
 
 
 @functools.cache

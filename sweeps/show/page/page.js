@@ -88,7 +88,7 @@ data.singles.forEach((run, i) => { if (run.group < 3) chosen.singles.add(i); });
 if (!data.singles.length) $("lines").remove(1);
 
 for (const metric of data.metrics) $("metric").append(make("option", { value: metric.key }, metric.title));
-$("metric").value = data.metrics.some((metric) => metric.key === "valid_acc") ? "valid_acc" : data.metrics[0]?.key;
+$("metric").value = data.metrics.some((metric) => metric.key === data.metric) ? data.metric : data.metrics[0]?.key;
 
 const lines = () => data[$("lines").value];
 const shown = () => chosen[$("lines").value];

@@ -1,0 +1,42 @@
+"""The configuration columns of this program's runs, for ``sweeps``: ``optim.lr`` is ``lr``, ``model.hidden`` ``360``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeps.runs.identity import flatten
+from sweeps.runs.schema import Check, integer, list_of, number, text
+
+# The identity's fields that are columns under a name of their own, in order; all others keep their dotted name.
+_COLUMNS: Mapping[str, tuple[str, Check]] = {
+    "activ": ("activ.name", text()),
+    "loss": ("loss.name", text()),
+    "optim": ("optim.name", text()),
+    "model": ("model.hidden", list_of(integer(ge=1), allowed="must be a list of layer widths", at_most=1000)),
+    "layers": ("model.hidden", lambda field, value: value),
+    "data": ("data.name", text()),
+    "lr": ("optim.lr", number()),
+    "wd": ("optim.wd", number()),
+    "mo": ("optim.mo", number()),
+    "bsz": ("bsz", integer(ge=1)),
+    "seed": ("seed", integer(ge=0, le=2**63 - 1)),
+    "dtype": ("dtype", text()),
+    "eval_train": ("eval_train", text()),
+    "init_std": ("model.init_std", number()),
+}
+_SHAPE = ("model.hidden", "activ.name", "loss.name", "optim.name", "data.name")
+
+
+def columns(identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Column → value, the ones with a name of their own first; None if this is not a network's identity.
+
+    Raises:
+        InputError: it is one, but with a value that it cannot have.
+    """
+    flat = flatten(identity)
+    if not all(field in flat for field in _SHAPE):
+        return None
+    found = {column: check(field, flat.get(field)) for column, (field, check) in _COLUMNS.items()}
+    found["model"], found["layers"] = "x".join(map(str, found["model"])), len(found["layers"])
+    named = {field for field, _ in _COLUMNS.values()}
+    others = {key: value for key, value in flat.items() if key not in named}
+    return found | {key if "." in key else f"config.{key}": value for key, value in others.items()}

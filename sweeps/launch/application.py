@@ -1,0 +1,139 @@
+"""An application with ``@hydra.main`` of its own, as a program: each job is run as Hydra's own launcher runs it."""
+
+import logging
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sweeps.runs.errors import InputError
+from sweeps.runs.program import Program, main_file
+
+
+@dataclass(frozen=True)
+class Task:
+    """Runs the application's task function under Hydra's own ``run_job``; the configuration is composed already."""
+
+    function: TaskFunction
+    context: HydraContext
+
+    def __call__(self, frozen: bytes) -> Any:
+        """What the task function returned, or its exception."""
+        config: DictConfig = pickle.loads(frozen)
+        setup_globals()
+        root = logging.getLogger()
+        handlers, level = list(root.handlers), root.level
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)
+        try:
+            ret = run_job(
+                hydra_context=self.context,
+                task_function=self.function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        finally:
+            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+            root.handlers[:], root.level = handlers, level
+            HydraConfig.instance().cfg = before
+        return ret.return_value
+
+
+def application(function: TaskFunction, context: HydraContext, options: Mapping[str, Any]) -> Program:
+    """The program of an application that knows nothing of this package.
+
+    Args:
+        options: of the sweeper: ``budget``, ``ignore``, ``added``, ``renamed``, which the application cannot declare.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    main = main_file(function)
+    stem = Path(sys.argv[0]).stem if name in ("main", "my_app", "run", "train") and main else name
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return Program(
+        Task(function, context), stem.strip("_") or name, options.get("budget"), tuple(options.get("ignore") or ()),
+        options.get("added") or {}, options.get("renamed") or {},
+        origin=f"{Path(main).stem if main else module}:{name}", main=main,
+    )  # fmt: skip
+
+
+def freeze(config: DictConfig) -> bytes:
+    """A composed configuration for a worker, with structured configs of ``__main__`` by value.
+
+    Raises:
+        InputError: something in it cannot be sent.
+    """
+    try:
+        return cloudpickle.dumps(config)
+    except Exception as error:  # whatever an object's own pickling raises
+        raise InputError("config", config.hydra.job.id, f"cannot be sent to a worker: {error}") from None
+
+
+def identity_of(task: DictConfig) -> dict[str, Any]:
+    """A composed configuration in plain types, interpolations resolved.
+
+    What depends on the job or on the time (``${hydra:…}``, ``${now:…}``) stays as it is written: it cannot be part of
+    what finds the run again.
+    """
+    with _unresolvable("hydra", "now"):
+        values = _plain(task)
+    assert isinstance(values, dict)
+    return values
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, DictConfig):
+        if node._is_none() or node._is_missing():
+            return None
+        return {str(key): _child(node, key) for key in node}
+    if OmegaConf.is_list(node):
+        return [] if node._is_none() else [_child(node, i) for i in range(len(node))]
+    return node
+
+
+def _child(parent: Any, key: Any) -> Any:
+    if OmegaConf.is_missing(parent, key):
+        return "???"
+    if OmegaConf.is_interpolation(parent, key):
+        raw = parent._get_node(key)._value()
+        try:
+            return _plain(parent[key])
+        except (OmegaConfBaseException, _Unresolvable):
+            return str(raw)
+    return _plain(parent[key])
+
+
+class _Unresolvable(Exception):
+    pass
+
+
+class _unresolvable:  # noqa: N801
+    """Resolvers that raise for a while."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __enter__(self) -> None:
+        from omegaconf.basecontainer import BaseContainer
+
+        self._resolvers = BaseContainer._resolvers
+        self._before = dict(self._resolvers)
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise _Unresolvable
+
+        for name in self._names:
+            self._resolvers[name] = refuse
+
+    def __exit__(self, *_: object) -> None:
+        self._resolvers.clear()
+        self._resolvers.update(self._before)

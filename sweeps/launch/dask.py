@@ -1,0 +1,343 @@
+"""The Dask engine: joins a scheduler, or has ``dask-jobqueue`` start one with its workers in a batch system's jobs."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sweeps.launch.job import Job, WorkerInfo, check_workers, execute_elsewhere, report_worker, token_file
+from sweeps.runs import extras
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
+from sweeps.runs.status import Result, State
+
+_load = partial(extras.load, extra="dask", field="hydra/launcher", value="dask")
+
+_CLUSTERS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
+_CONNECT = 10  # seconds for a scheduler to answer
+_REFRESH = 1.0  # seconds that a count of the workers is good for
+_REPLACE = 30.0  # seconds without a worker after which a batch job has ended; a nanny restarts one in less
+
+_ADDRESS = re.compile(r"((tcp|tls|ws|wss)://)?[^/\s:]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:]+\]:\d{1,5}")
+
+
+def _address(field: str, value: object) -> str:
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
+        raise InputError(field, value, "must be a scheduler's address like tcp://host:8786")
+    return value
+
+
+_LINES = optional(list_of(text(), allowed="must be a list of lines", at_most=100))
+_OPTIONS = {
+    "address": optional(_address),
+    "cluster": optional(one_of(*_CLUSTERS)),
+    "wait": number(gt=0),
+    "threads": integer(ge=1, le=1024),
+    "jobs": integer(ge=1),
+    "cores": integer(ge=1),
+    "processes": optional(integer(ge=1)),
+    "memory": text(),
+    "walltime": optional(text()),
+    "queue": optional(text()),
+    "account": optional(text()),
+    "directives": _LINES,
+    "prologue": _LINES,
+    "interface": optional(text()),
+    "logs": text(),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """See conf/hydra/launcher/dask.yaml."""
+
+    address: str | None
+    cluster: str | None
+    wait: float
+    threads: int
+    jobs: int
+    cores: int
+    processes: int | None
+    memory: str
+    walltime: str | None
+    queue: str | None
+    account: str | None
+    directives: list[str] | None
+    prologue: list[str] | None
+    interface: str | None
+    logs: str
+
+    @classmethod
+    def of(cls, **values: object) -> "Options":
+        """Check the launcher's options.
+
+        Raises:
+            InputError: names the option.
+        """
+        options = cls(**fields(_OPTIONS, "hydra.launcher.", values))
+        if (options.address is None) == (options.cluster is None):
+            raise InputError(
+                "hydra.launcher.address",
+                options.address,
+                "give a scheduler's address (tcp://host:8786), or hydra.launcher.cluster to start one, and not both",
+            )
+        if options.workers_per_job * options.threads > options.cores:
+            raise InputError(
+                "hydra.launcher.cores",
+                options.cores,
+                f"must be ≥ processes × threads, {options.workers_per_job} × {options.threads}",
+            )
+        return options
+
+    @property
+    def workers_per_job(self) -> int:
+        return self.processes or max(1, self.cores // self.threads)
+
+    @property
+    def expected_slots(self) -> int:
+        """Workers once all have come; of a scheduler that is joined nothing is known before."""
+        return self.jobs * self.workers_per_job if self.cluster else 1
+
+
+class Dask:
+    """Workers of a Dask cluster, which may come and go."""
+
+    # A worker that dies is Dask's to deal with first: it gives the job to another worker, which goes on from the
+    # checkpoint. Only when distributed.scheduler.allowed-failures (3, unless the scheduler was told otherwise) workers
+    # died of it is it "lost". To make that 0 would blame, with the job that ran, those that waited behind it.
+
+    def __init__(self, options: Options) -> None:
+        self._distributed = _load("distributed")
+        for name in ("distributed", "dask_jobqueue", "tornado.application", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters becomes an outcome or an error
+        self._options = options
+        self._cluster = _start_cluster(options) if options.cluster else None
+        try:
+            self._client = self._connect(self._cluster or options.address)
+        except BaseException:
+            self._close_cluster()
+            raise
+        self._futures: set[Any] = set()  # Dask forgets a task whose future nobody holds
+        self._slots, self._counted = 1, 0.0
+        self._inhabited = time.monotonic()  # when there was a worker
+        self._last_seen: dict[str, float] = {}  # batch job → when it had a worker
+
+    def _connect(self, where: Any) -> Any:
+        try:
+            if self._cluster is None:
+                with ThreadPoolExecutor(1) as thread:  # in a notebook this one has a loop of its own
+                    thread.submit(asyncio.run, _probe(where)).result()
+            return self._distributed.Client(where, timeout=_CONNECT, set_as_default=False, name="mlp-sweeps")
+        except Exception as error:  # of many kinds: OSError, TypeError without TLS configuration, WebSocketError
+            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            raise InputError("hydra.launcher.address", str(where), f"no scheduler there: {reason[0]}") from None
+
+    @property
+    def slots(self) -> int:
+        if time.monotonic() - self._counted > _REFRESH and self._client.status == "running":
+            with contextlib.suppress(OSError):
+                workers = self._client.nthreads()
+                self._slots = max(1, sum(workers.values()))
+                self._inhabited = time.monotonic() if workers else self._inhabited
+                self._replace_ended()
+            self._counted = time.monotonic()
+            if self._counted - self._inhabited > self._options.wait:
+                raise self._no_worker()
+        return self._slots
+
+    def describe(self) -> str:
+        return f"{self.slots} Dask worker{'s' if self.slots > 1 else ''} of {self._client.scheduler.address}"
+
+    def check(self, out: Path) -> None:
+        wait, address = self._options.wait, self._client.scheduler.address
+        if not self._client.nthreads():
+            print(f"waiting for the first worker of {address}, up to {wait:g} s", flush=True)
+            try:
+                self._client.wait_for_workers(1, timeout=wait)
+            except TimeoutError:
+                raise self._no_worker() from None
+            self._inhabited = time.monotonic()
+        with token_file(out) as (path, token):
+            answers = self._client.run(report_worker, str(path), on_error="return")
+        for worker, answer in answers.items():
+            if isinstance(answer, Exception) and not isinstance(answer, OSError):  # OSError: it has gone meanwhile
+                raise InputError(
+                    "hydra/launcher", worker, f"cannot run the mlp-sweeps package ({type(answer).__name__}: {answer})"
+                )
+        check_workers(out, token, [answer for answer in answers.values() if isinstance(answer, WorkerInfo)])
+        for worker, threads in self._client.nthreads().items():
+            if threads > 1:
+                raise InputError(
+                    "hydra.launcher.address",
+                    address,
+                    f"{worker} has {threads} threads; a process trains one run: dask worker --nworkers N --nthreads 1",
+                )
+        print(f"on {self.describe()}", flush=True)
+
+    def _no_worker(self) -> InputError:
+        hint = f"; see {self._options.logs}" if self._cluster else ""
+        address = self._client.scheduler.address
+        return InputError("hydra.launcher.wait", f"{self._options.wait:g}", f"no worker came to {address}{hint}")
+
+    def submit(self, job: Job) -> Future[Result]:
+        if self._client.status != "running":
+            raise InputError(
+                "hydra.launcher.address", self._options.address, "the scheduler has gone; start again to continue"
+            )
+        # pure=False: the same job may be submitted again, and Dask would answer with the first one's outcome.
+        inner = self._client.submit(_run, job, pure=False, key=f"{job.run_id}-{time.monotonic_ns()}")
+        outer: Future[Result] = Future()
+        self._futures.add(inner)
+        inner.add_done_callback(lambda done: self._deliver(job, done, outer))
+        return outer
+
+    def _deliver(self, job: Job, done: Any, outer: Future[Result]) -> None:
+        self._futures.discard(done)
+        try:
+            outer.set_result(done.result())
+        except self._distributed.KilledWorker as error:
+            outer.set_result(
+                Result(job.run_id, job.run.path, State.LOST, error=f"{error.allowed_failures + 1} workers died of it")
+            )
+        except self._distributed.CancelledError:
+            outer.set_result(Result(job.run_id, job.run.path, State.LOST, error="cancelled, or the scheduler has gone"))
+        except Exception as error:
+            outer.set_exception(error)
+
+    def interrupt(self) -> None:
+        """Call back the jobs that no worker has; those may wait for long."""
+        with contextlib.suppress(OSError):
+            begun = {key for keys in self._client.processing().values() for key in keys}
+            self._client.cancel([future for future in list(self._futures) if future.key not in begun])
+
+    def close(self) -> None:
+        """Leave a scheduler that was joined, call back what it still has of ours; end one that was started."""
+        with contextlib.suppress(OSError):
+            self._client.cancel(list(self._futures))
+        self._client.close()
+        self._close_cluster()
+
+    def _close_cluster(self) -> None:
+        if self._cluster is not None:
+            _end(self._cluster)
+
+    def _replace_ended(self) -> None:
+        """Batch jobs end, at the latest by their walltime, and dask-jobqueue submits no others unless told to."""
+        if self._cluster is None:
+            return
+        now = time.monotonic()
+        for (
+            worker
+        ) in self._cluster.observed:  # "SLURMCluster-0", or "SLURMCluster-0-1" where jobs have several processes
+            job = worker if self._options.workers_per_job == 1 else worker.rpartition("-")[0]
+            self._last_seen[job] = now
+        for job in _refused(self._cluster):
+            self._last_seen.setdefault(job, now)
+        ended = [job for job, seen in self._last_seen.items() if now - seen > _REPLACE]
+        if ended:
+            for job in ended:
+                del self._last_seen[job]
+            self._cluster.sync(self._cluster.scale_down, ended)
+            self._cluster.scale(jobs=self._options.jobs)
+
+
+async def _probe(address: str) -> None:
+    """A client waits forever for the first word of one who listens but says nothing, e.g. of another service.
+
+    Raises:
+        Exception: no scheduler answers there.
+    """
+    comm = _load("distributed.comm")
+    arguments = _load("distributed.security").Security().get_connection_args("client")
+    try:
+        answered = await asyncio.wait_for(comm.connect(address, timeout=_CONNECT, **arguments), 2 * _CONNECT)
+    except TimeoutError:
+        raise TimeoutError(f"who listens there does not answer as one within {2 * _CONNECT:g} s") from None
+    answered.abort()
+
+
+def _start_cluster(options: Options) -> Any:
+    """A scheduler in this process, and the jobs of its workers submitted."""
+    jobqueue = _load("dask_jobqueue")
+    assert options.cluster
+    kind = getattr(jobqueue, _CLUSTERS[options.cluster])
+    submit = kind.job_cls.submit_command.split()[0]
+    if shutil.which(submit) is None:
+        raise InputError(
+            "hydra.launcher.cluster", options.cluster, f"needs {submit}, which is not on PATH; is this a login node?"
+        )
+    account = "project" if options.cluster in ("sge", "lsf") else "account"
+    given: Mapping[str, Any] = {"walltime": options.walltime, "queue": options.queue, account: options.account}
+    blas = [f"export {library}_NUM_THREADS={options.threads}" for library in ("OPENBLAS", "MKL", "OMP")]
+    cluster = None
+    try:
+        cluster = kind(
+            cores=options.cores,
+            processes=options.workers_per_job,
+            memory=options.memory,
+            job_name="mlp-sweeps",
+            job_extra_directives=options.directives or [],
+            job_script_prologue=[*blas, *(options.prologue or [])],
+            worker_extra_args=["--nthreads", "1"],  # one run at a time, however many cores the BLAS may use
+            log_directory=os.path.abspath(options.logs),
+            interface=options.interface,
+            scheduler_options={"dashboard_address": ":0"},
+            **{key: value for key, value in given.items() if value is not None},  # else dask-jobqueue's configuration
+        )
+        cluster.scale(jobs=options.jobs)
+        cluster.sync(_submitted, cluster)
+    except (OSError, RuntimeError, ValueError) as error:
+        if cluster is not None:
+            _end(cluster)
+        lines = [line for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+        raise InputError("hydra.launcher.cluster", options.cluster, f"cannot start: {lines[-1]}") from None
+    return cluster
+
+
+async def _submitted(cluster: Any) -> None:
+    """Wait until the jobs are in the queue; raises what the batch system says against one."""
+    await cluster
+    for job in list(cluster.workers.values()):
+        await job  # the cluster keeps errors to itself; a job that was refused is tried once more here
+
+
+def _refused(cluster: Any) -> list[str]:
+    """Jobs that the batch system has not taken, marked so that the cluster agrees to close without them."""
+    status = _load("distributed").Status
+    refused = [name for name, job in cluster.workers.items() if job.job_id is None]
+    for name in refused:
+        cluster.workers[name].status = status.failed
+    return refused
+
+
+def _end(cluster: Any) -> None:
+    """Call back the jobs, end the scheduler."""
+    _refused(cluster)
+    cluster.close()
+
+
+_alone = threading.Lock()  # BLAS threads and logs are a process's, so it trains one run even if it has more threads
+
+
+def _run(job: Job) -> Result:
+    """On a worker. The job ends after its epoch if the task was called back, or the main process has died."""
+    from distributed import Status, get_worker
+
+    worker = get_worker()
+    task = worker.state.tasks[worker.get_current_task()]
+
+    def unwanted() -> bool:
+        return task.state == "cancelled" or worker.status in (Status.closing, Status.closed)
+
+    with _alone:
+        return execute_elsewhere(job, unwanted)

@@ -1,0 +1,232 @@
+"""Schedule jobs on an executor: submit, retry, isolate failures, shut down.
+
+An executor runs jobs somewhere (:mod:`~sweeps.launch.pool`, :mod:`~sweeps.launch.dask`, :mod:`~sweeps.launch.ray`) and
+does nothing else. The run directories hold all the state that matters; losing this process loses nothing.
+"""
+
+import contextlib
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeps.launch.display import Display
+from sweeps.launch.job import Job, epochs_done
+from sweeps.launch.sending import Sent
+from sweeps.runs.status import Result, State
+
+
+class Executor(Protocol):
+    """Where jobs run."""
+
+    @property
+    def slots(self) -> int:
+        """Jobs that run at once, as of now."""
+
+    def describe(self) -> str:
+        """``2 local workers``."""
+
+    def check(self, out: Path) -> None:
+        """Raise InputError if the workers cannot use the results tree."""
+
+    def submit(self, job: Job) -> Future[Result]:
+        """A worker that dies is an result ("lost"), not an exception."""
+
+    def interrupt(self) -> None:
+        """Hurry running jobs to their end, where there is a way. They also watch the sweep's stop file."""
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+
+
+class JobSource(Protocol):
+    """Jobs that follow from what came of earlier ones, as a search's do."""
+
+    @property
+    def expected(self) -> int:
+        """How many there may still be."""
+
+    def next(self) -> Job | None:
+        """One for a slot that is free; None if there is none before more has ended, or none at all any more."""
+
+    def ended(self, result: Result) -> None:
+        """How one of its points ended; "interrupted" if the sweep stops before the run is where it should be."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do when something goes wrong."""
+
+    retries: int  # of a job whose worker died twice at the same epoch; one that got further is tried again for free
+    timeout: float | None  # seconds that a job may take
+    on_error: str  # continue | stop
+
+
+_PATIENCE = 60.0  # seconds for the workers to come to a checkpoint; what they have not saved by then is in flight
+
+
+class Sweep:
+    """Takes the points of a plan to their ends on an executor.
+
+    Args:
+        stop_file: is made to stop the jobs of this sweep, wherever they run.
+        program: whose runs they are.
+    """
+
+    def __init__(self, executor: Executor, policy: Policy, display: Display, stop_file: Path, program: Sent) -> None:
+        self._executor, self._policy, self._display = executor, policy, display
+        self._stop_file, self._program = stop_file, program
+        self._events: queue.SimpleQueue[tuple[Job, Result] | None] = queue.SimpleQueue()
+        self._waiting: deque[Job] = deque()
+        self._busy: deque[Job] = deque()  # runs that another process trains; asked again when all else is done
+        self._running: dict[str, Job] = {}
+        self._crashes: dict[str, tuple[int, int]] = {}  # run → the epoch at which its workers died, how often there
+        self._source: JobSource | None = None
+        self._jobs: dict[str, Job] = {}
+        self._signals: list[int] = []
+        self._stopping = False
+        self._deadline = float("inf")
+
+    @property
+    def signum(self) -> int | None:
+        """The signal that ended the sweep, if one did."""
+        return self._signals[0] if self._signals else None
+
+    def run(self, jobs: list[Job], source: JobSource | None = None) -> list[Result]:
+        """Train the jobs, then the source's; returns how each run ended, in that order, what never began last."""
+        self._source = source
+        self._jobs = {job.run_id: job for job in jobs}
+        self._waiting.extend(map(self._ready, jobs))
+        ended: dict[str, Result] = {}
+        try:
+            with self._signals_noted(), self._display:
+                while len(self._signals) < 2 and time.monotonic() < self._deadline:
+                    if self._signals:
+                        self._stop()
+                    self._fill()
+                    if not self._running:
+                        break
+                    for job, result in self._next_events():
+                        final = self._finalize(job, result)
+                        if final:
+                            ended[job.run_id] = final
+                            self._display.ended(final)
+                            if source:
+                                source.ended(final)
+                            if final.state == State.FAILED and self._policy.on_error == "stop":
+                                self._stop()
+                    self._display.refresh(self._running)
+        finally:
+            self._stop_file.unlink(missing_ok=True)
+        never = [_stopped(job, None) for job in self._jobs.values() if job.run_id not in ended]
+        return [*ended.values(), *never]
+
+    def _ready(self, job: Job) -> Job:
+        return replace(job, program=self._program, stop_file=str(self._stop_file), timeout=self._policy.timeout)
+
+    def _fill(self) -> None:
+        """Keep each slot busy and a job ready behind it, so that no worker waits for this process between jobs.
+
+        A source is asked only for slots that are free: what it says next depends on what it knows by then.
+        """
+        while not self._stopping and len(self._running) < 2 * self._executor.slots:
+            free = len(self._running) < self._executor.slots
+            if self._waiting:
+                job = self._waiting.popleft()
+            elif free and self._busy:
+                job = replace(self._busy.popleft(), wait=True)
+            elif free and (new := self._from_source()):
+                job = self._ready(new)
+            else:
+                return
+            self._running[job.run_id] = job
+            self._executor.submit(job).add_done_callback(partial(self._note, job))
+
+    def _from_source(self) -> Job | None:
+        job = self._source.next() if self._source else None
+        if job and self._source:
+            self._jobs[job.run_id] = job
+            self._display.add(job, self._source.expected)
+        return job
+
+    def _note(self, job: Job, done: Future[Result]) -> None:
+        self._events.put((job, _result(job, done)))
+
+    def _next_events(self) -> Iterator[tuple[Job, Result]]:
+        """What has come in, waiting a little for the first."""
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=self._display.interval)
+            while True:
+                if event is not None:
+                    yield event
+                event = self._events.get_nowait()
+
+    def _finalize(self, job: Job, result: Result) -> Result | None:
+        """A final result, or None if the job is to be tried again."""
+        del self._running[job.run_id]
+        for line in result.damage:
+            self._display.note(line)
+        if result.state == State.BUSY:
+            self._busy.append(job)
+            return None
+        if result.state not in (State.LOST, State.INTERRUPTED):
+            return result
+        if self._stopping or self._signals:
+            return _stopped(job, result.error)
+        epoch = epochs_done(job.run)
+        before, times = self._crashes.get(job.run_id, (-1, 0))
+        times = times + 1 if epoch == before else 1
+        self._crashes[job.run_id] = epoch, times
+        if times > self._policy.retries:
+            error = f"{result.error}, {times} × after epoch {epoch}"
+            return Result(job.run_id, job.run.path, State.FAILED, epoch=epoch, error=error)
+        self._display.note(f"{job.run_id}: {result.error} after epoch {epoch}; trying again from there")
+        self._waiting.appendleft(job)
+        return None
+
+    def _stop(self) -> None:
+        if self._stopping:
+            return
+        self._stopping = True
+        self._deadline = time.monotonic() + _PATIENCE
+        self._waiting.clear()
+        self._busy.clear()
+        self._display.note(
+            "stopping at a checkpoint; once more to kill" if self._signals else "stopping, as on_error says"
+        )
+        with contextlib.suppress(OSError):  # a full disk: the workers still get their signal
+            self._stop_file.parent.mkdir(parents=True, exist_ok=True)
+            self._stop_file.touch()
+        self._executor.interrupt()
+
+    @contextlib.contextmanager
+    def _signals_noted(self) -> Iterator[None]:
+        def note(signum: int, _frame: Any) -> None:
+            self._signals.append(signum)
+            self._events.put(None)  # wake up
+
+        main = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be noted
+        previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM) if main}
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+
+def _result(job: Job, done: Future[Result]) -> Result:
+    try:
+        return done.result()
+    except Exception as error:
+        return Result(job.run_id, job.run.path, State.FAILED, error=f"{type(error).__name__}: {error}")
+
+
+def _stopped(job: Job, error: str | None) -> Result:
+    return Result(job.run_id, job.run.path, State.INTERRUPTED, epoch=epochs_done(job.run), error=error)

@@ -1,0 +1,68 @@
+"""What a sweep leaves of itself: <out>/sweeps/<name>/manifest.json, the list of its runs and their overrides."""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sweeps.launch.job import Job
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import folder, read_file, write_atomic
+from sweeps.runs.status import now
+
+
+class Manifest:
+    """One sweep's folder. A second sweep of the same name adds its runs to the first's.
+
+    Raises:
+        InputError: the name cannot be a folder's.
+    """
+
+    def __init__(self, out: Path, name: str) -> None:
+        if not name or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name) or len(name) > 100:
+            raise InputError("hydra.sweeper.name", name, "must be letters, digits, dots, dashes and underscores")
+        self.name = name
+        self.folder = out / "sweeps" / name
+        self.path = self.folder / "manifest.json"
+        # A file of this process alone: the same sweep may run elsewhere, and is not to be stopped with it.
+        self.stop_file = self.folder / f"stop-{socket.gethostname()}-{os.getpid()}"
+
+    def add(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
+        """Write the jobs down before the first of them starts."""
+        folder(self.folder.parent.parent, "sweeps", self.name)
+        with FileLock(self.folder / ".lock"):
+            known = self._read()
+            runs = {run["run_id"]: run for run in known.get("runs", [])}
+            for job in jobs:
+                entry: dict[str, Any] = {
+                    "run_id": job.run_id,
+                    "overrides": list(job.overrides),
+                    "epochs": job.spec.epochs,
+                }
+                earlier = runs.get(job.run_id)
+                if earlier is None or earlier["epochs"] < entry["epochs"]:
+                    runs[job.run_id] = entry
+            content = {
+                "name": self.name,
+                "created": known.get("created", now()),
+                "updated": now(),
+                "command": list(command),
+                "runs": list(runs.values()),
+            }
+            write_atomic(self.path, json.dumps(content, indent=1).encode() + b"\n")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(read_file(self.path))
+            for run in content["runs"]:
+                hash(run["run_id"]), run["epochs"] + 0
+        except FileNotFoundError:
+            return {}
+        except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):
+            os.replace(self.path, self.path.with_suffix(".damaged"))
+            return {}
+        return dict(content)

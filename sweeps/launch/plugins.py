@@ -1,0 +1,377 @@
+"""What Hydra sees: the sweeper ``grid`` and the launchers over the scheduler (subclassed in hydra_plugins)."""
+
+import contextlib
+import hashlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from sweeps.launch import display, estimate
+from sweeps.launch.application import Task, application
+from sweeps.launch.display import Display
+from sweeps.launch.grid import Grids
+from sweeps.launch.job import Job, epochs_done
+from sweeps.launch.launch import Executor, JobSource, Policy, Sweep
+from sweeps.launch.manifest import Manifest
+from sweeps.launch.plan import Planner, split
+from sweeps.launch.sending import pack
+from sweeps.runs import code
+from sweeps.runs.command import fail
+from sweeps.runs.errors import InputError, SweepsError
+from sweeps.runs.program import Program
+from sweeps.runs.schema import fields, integer, number, one_of, optional, text
+from sweeps.runs.session import recorded_code
+from sweeps.runs.status import Result, State
+from sweeps.runs.trackers import choice
+
+_POLICY = {
+    "retries": integer(ge=0),
+    "timeout": optional(number(gt=0)),
+    "on_error": one_of("continue", "stop"),
+}
+_CODE = one_of("warn", "refuse", "ignore", "retrain")
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep."""
+
+    jobs: list[Job]
+    results: list[Result]
+    manifest: Manifest | None
+    """None if nothing was to be run."""
+    status: int
+    """0 all finished (or diverged), 1 any failed, 128 + n on signal n."""
+
+
+class LaunchingSweeper(Sweeper):
+    """A sweeper with the launcher that the user chose, for the program whose command line this is.
+
+    Args:
+        program: for an application that knows nothing of this package: ``out``, ``budget``, ``ignore``, ``added``,
+            ``renamed``, ``tracker`` and ``code``; see conf/hydra/sweeper/grid.yaml.
+    """
+
+    program: Program
+
+    def __init__(self, program: Mapping[str, Any]) -> None:
+        self._declared = {
+            key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for key, value in program.items()
+        }
+        self._code = _CODE("hydra.sweeper.code", self._declared.pop("code"))
+        self._out = text()("hydra.sweeper.out", self._declared.pop("out"))
+        self._tracker = self._declared.pop("tracker")
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context, self.config = hydra_context, config
+        self.program = program_of(task_function, hydra_context, self._declared)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        if isinstance(self.launcher, SweepLauncher):
+            self.launcher.program = self.program
+
+    def planner(self) -> Planner:
+        assert self.hydra_context is not None
+        tracker = None if self._tracker is None else choice(self._tracker)
+        loader = self.hydra_context.config_loader
+        return Planner(loader, self.config, self.program, Path(os.path.abspath(self._out)), tracker)
+
+    def reconcile(self, ended: list[Result], left: list[Job], jobs: Sequence[Job]) -> tuple[list[Result], list[Job]]:
+        """What to do with finished runs that other code made, as ``hydra.sweeper.code`` says.
+
+        Raises:
+            InputError: it says refuse.
+        """
+        if self._code == "ignore":
+            return ended, left
+        by_id = {job.run_id: job for job in jobs}
+        stale = {}
+        for result in ended:
+            recorded = recorded_code(by_id[result.run_id].run)
+            modules = code.changed(recorded, self.program.main) if recorded else []
+            if modules:
+                stale[result.run_id] = modules
+        if not stale:
+            return ended, left
+        modules = sorted({module for names in stale.values() for module in names})
+        shown = ", ".join(modules[:4]) + (", …" if len(modules) > 4 else "")
+        said = f"{len(stale)} of {len(ended)} finished runs were made by other code ({shown})"
+        if self._code == "refuse":
+            raise InputError("hydra.sweeper.code", "refuse", f"{said}; warn, ignore or retrain lets the sweep go on")
+        if self._code == "warn":
+            print(f"warning: {said}; hydra.sweeper.code=retrain trains them again, ignore says nothing")
+            return ended, left
+        print(f"{said}; they are set aside and trained again")
+        for run_id in stale:
+            _set_aside(by_id[run_id])
+        again = [by_id[run_id] for run_id in stale]
+        return [result for result in ended if result.run_id not in stale], left + again
+
+
+def program_of(function: TaskFunction, context: HydraContext, declared: Mapping[str, Any]) -> Program:
+    """The program that a task function belongs to, or an unmodified application's."""
+    found = getattr(function, "program", None)
+    return found if isinstance(found, Program) else application(function, context, declared)
+
+
+def _set_aside(job: Job) -> None:
+    """Out of the way, under a name that says when; nothing is deleted."""
+    old = job.spec.out / "replaced" / f"{job.run_id}-{time.strftime('%Y%m%dT%H%M%S')}"
+    old.parent.mkdir(parents=True, exist_ok=True)
+    with job.run.lock().acquire(timeout=0):
+        os.replace(job.run.path, old)
+
+
+class GridSweeper(LaunchingSweeper):
+    """Runs the union of grids; see :mod:`sweeps.launch.grid` for their syntax."""
+
+    def __init__(
+        self, grids: Any, where: str | None, name: str | None, dry_run: bool, params: Any = None,
+        max_batch_size: int | None = None, **program: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(program)
+        self._grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
+        self._params = OmegaConf.to_container(params, resolve=True) if OmegaConf.is_config(params) else params
+        self._where, self._name, self._dry_run = where, name, dry_run
+
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
+        """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n."""
+        with reported(self.program):
+            swept = self.run(arguments, command())
+        if swept.status:
+            print(f"to continue: {shlex.join(command())}")
+            sys.exit(swept.status)
+        by_id = {job.run_id: job for job in swept.jobs}
+        return [job_return(by_id[result.run_id], result) for result in swept.results]
+
+    def run(self, arguments: list[str], command: list[str]) -> SweepResult:
+        """Plan, show the plan, run what is left, summarise.
+
+        Args:
+            arguments: the overrides, with their values to sweep over.
+            command: what does the same again, for the manifest.
+        """
+        assert self.hydra_context is not None
+        assert self.config is not None
+        grids = Grids(OverridesParser.create(config_loader=self.hydra_context.config_loader), self._grids, self._params)
+        conditions = [self._where] if self._where else []
+        jobs = self.planner().plan(
+            (overrides, [*conditions, *([where] if where else [])]) for overrides, where in grids.points(arguments)
+        )
+        if not jobs:
+            print("nothing to run: no point fulfils the conditions")
+            return SweepResult([], [], None, 0)
+        name = self._name or self._default_name(arguments, jobs)
+        return self.run_jobs(jobs, name, command, dry_run=self._dry_run)
+
+    def run_jobs(self, jobs: list[Job], name: str, command: Sequence[str], *, dry_run: bool = False) -> SweepResult:
+        ended, left = self.reconcile(*split(jobs, self.program), jobs)
+        manifest = Manifest(jobs[0].spec.out, name)
+        slots = getattr(self.launcher, "slots", 1)
+        print(describe(manifest.name, self.program, jobs, ended, left, slots))
+        if dry_run:
+            for job in jobs:
+                print(plan_line(job, ended))
+            return SweepResult(jobs, ended, None, 0)
+        manifest.add(jobs, command)
+        status = 0
+        if left:
+            results, status = self._run(left, manifest, reused=len(ended))
+            ended += results
+        display.summary(jobs, ended, self.program)
+        print(closing(ended, manifest))
+        return SweepResult(jobs, ended, manifest, status)
+
+    def _run(self, left: list[Job], manifest: Manifest, reused: int) -> tuple[list[Result], int]:
+        if isinstance(self.launcher, SweepLauncher):
+            return self.launcher.run(left, manifest.stop_file, reused=reused)
+        assert self.launcher is not None
+        returns = self.launcher.launch([list(job.overrides) for job in left], 0)
+        failed = any(job.status == JobStatus.FAILED for job in returns)
+        more, unfinished = split(left)
+        return more, 1 if failed or unfinished else 0
+
+    def _default_name(self, arguments: Sequence[str], jobs: list[Job]) -> str:
+        """The experiment's name, or the keys that vary and a digest of the runs."""
+        assert self.config is not None
+        experiment = self.config.hydra.runtime.choices.get("experiment")
+        if experiment not in (None, "null"):
+            return str(experiment).replace("/", "-")
+        return self.name_of([word.split("=")[0] for word in arguments if "," in word or "(" in word], jobs)
+
+    @staticmethod
+    def name_of(keys: Sequence[str], jobs: list[Job]) -> str:
+        """The keys that vary and a digest of the runs."""
+        said = "-".join(dict.fromkeys(keys))[:40] or "sweep"
+        digest = hashlib.sha256("\n".join(sorted(job.run_id for job in jobs)).encode()).hexdigest()
+        return "".join(c if c.isalnum() else "-" for c in said) + "-" + digest[:6]
+
+
+class SweepLauncher(Launcher):
+    """A launcher over the scheduler; ``executor`` makes where the jobs run, once there is something to run."""
+
+    program: Program
+
+    def __init__(self, executor: Callable[[], Executor], slots: int, threads: int, policy: Mapping[str, Any]) -> None:
+        self._executor = executor
+        self.slots = slots
+        self.threads = threads
+        self._policy = Policy(**fields(_POLICY, "hydra.launcher.", policy))
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._config = hydra_context, config
+        self.program = program_of(task_function, hydra_context, {})
+
+    def run(self, jobs: list[Job], stop_file: Path, *, reused: int = 0) -> tuple[list[Result], int]:
+        """Train the jobs; returns how each ended, and the exit status."""
+        return self._train([self.sized(job) for job in jobs], None, stop_file, reused=reused)
+
+    def sized(self, job: Job) -> Job:
+        """The job for workers of so many threads."""
+        return replace(job, spec=self.program.sized(job.spec, self.threads))
+
+    def follow(
+        self, first: Job, source: JobSource, stop_file: Path, shared: frozenset[str]
+    ) -> tuple[list[Result], int]:
+        """Train a source's first job and those that follow, until none does; ``shared`` as for :class:`Display`."""
+        return self._train([first], source, stop_file, reused=0, expected=source.expected, shared=shared)
+
+    def _train(
+        self, jobs: list[Job], source: JobSource | None, stop_file: Path, **shown: Any
+    ) -> tuple[list[Result], int]:
+        sent = pack(self.program)
+        executor = self._executor()
+        try:
+            executor.check(jobs[0].spec.out)
+            screen = Display(jobs, self.program, slots=executor.slots, **shown)
+            sweep = Sweep(executor, self._policy, screen, stop_file, sent)
+            results = sweep.run(jobs, source)
+        finally:
+            executor.close()
+        if sweep.signum:
+            return results, 128 + sweep.signum
+        bad = any(result.state in (State.FAILED, State.INTERRUPTED) for result in results)
+        return results, 1 if bad else 0
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """For sweepers of others: one return for each job, its value what the program is judged by."""
+        with reported(self.program):
+            planner = Planner(
+                self._context.config_loader, self._config, self.program, Path(os.path.abspath("outputs")),
+                number_from=initial_job_idx,
+            )  # fmt: skip
+            jobs = [job for overrides in job_overrides for job in planner.plan([(tuple(overrides), ())])]
+            unique = {job.run_id: job for job in jobs}
+            results, left = split(unique.values(), self.program)
+            if left:
+                manifest = Manifest(left[0].spec.out, str(self._config.hydra.job.name))
+                more, status = self.run(left, manifest.stop_file, reused=len(results))
+                results += more
+                if status > 128:
+                    sys.exit(status)
+        by_id = {result.run_id: result for result in results}
+        return [job_return(job, by_id[job.run_id]) for job in jobs]
+
+
+@contextlib.contextmanager
+def reported(program: Program) -> Iterator[None]:
+    """Errors of ours on one screen, also in an application that has its own way with errors."""
+    try:
+        yield
+    except SweepsError as error:
+        if not isinstance(program.function, Task):
+            raise  # the program's own command line says it
+        sys.exit(fail(str(error), 2 if isinstance(error, InputError) else 1))
+
+
+def job_return(job: Job, result: Result) -> JobReturn:
+    """What Hydra's other sweepers are told: the value that the program returned or is judged by, to be minimised."""
+    config = OmegaConf.create(dict(job.spec.values))
+    ret = JobReturn(overrides=list(job.overrides), cfg=config, task_name="train")
+    if result.state.is_result:
+        ret.status, ret.return_value = JobStatus.COMPLETED, _value(result)
+    else:
+        ret.status = JobStatus.FAILED
+        ret._return_value = RuntimeError(f"{job.run_id}: {result.error}")
+    return ret
+
+
+def _value(result: Result) -> Any:
+    row = result.last
+    if result.state != State.FINISHED or row is None:
+        return float("inf")
+    for name in ("result", "valid_loss"):
+        if name in row:
+            return row[name]
+    values = list(row.metrics.values())
+    return values[0] if len(values) == 1 else row.metrics
+
+
+def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int) -> str:
+    """``lr: 4 runs, 3 finished already, 1 to train (100 epochs), about 2 min on 2 workers``."""
+    parts = [f"{len(ended) + len(left)} runs"]
+    if ended:
+        parts.append(f"{len(ended)} finished already")
+    if left:
+        by_id = {job.run_id: job for job in jobs}
+        todo = [
+            (program.cost(job.spec.config), job.spec.epochs - min(job.spec.epochs, epochs_done(job.run)))
+            for job in left
+        ]
+        timed = [(program.cost(by_id[result.run_id].spec.config), result.last) for result in ended]
+        speed = estimate.speed(program, timed)
+        total = sum(epochs for _, epochs in todo)
+        parts.append(f"{len(left)} to train ({total} epochs)" if total != len(left) else f"{len(left)} to train")
+        on = f"on {slots} worker{'s' if slots > 1 else ''}"
+        if speed:
+            seconds = estimate.parallel_seconds([cost * epochs / speed for cost, epochs in todo], slots)
+            on = f"about {estimate.duration(seconds)} {on}"
+        parts.append(on)
+    return f"{name}: {', '.join(parts)}"
+
+
+def plan_line(job: Job, ended: list[Result]) -> str:
+    """A job of a dry run: what is there of it, and what it would be."""
+    done = {result.run_id: result for result in ended}
+    epoch = epochs_done(job.run)
+    state: str = f"from {epoch + 1}" if epoch else "new"
+    if job.run_id in done:
+        state = done[job.run_id].state
+    return f"{state:<10} {job.run_id}  {' '.join(job.overrides)}"
+
+
+def closing(results: list[Result], manifest: Manifest) -> str:
+    """The last line: counts, and where the sweep is written down."""
+    states = (State.FINISHED, State.DIVERGED, State.FAILED, State.INTERRUPTED)
+    counts = {state: sum(result.state == state for result in results) for state in states}
+    reused = sum(result.reused for result in results)
+    said = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    return f"{said}{f' ({reused} of them before)' if reused else ''}; {manifest.path}"
+
+
+def command() -> list[str]:
+    """The command line that this process was started with."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return ["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+    script = Path(sys.argv[0])
+    if script.suffix == ".py":
+        return ["python", sys.argv[0], *sys.argv[1:]]
+    return [script.name, *sys.argv[1:]]

@@ -1,0 +1,161 @@
+"""How a program reaches a worker: by reference where the worker can import it, by value (cloudpickle) where not.
+
+By value goes what lives in ``__main__``: functions and classes of a script, a notebook or stdin, whether or not it has
+``if __name__ == "__main__"``; the worker never runs the script. With it go the search path, what was registered with
+Hydra and OmegaConf (ConfigStore, resolvers), and entries that were added to the program's registries.
+"""
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from sweeps.runs.errors import InputError
+from sweeps.runs.program import Program
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A program on its way; ``content`` is unpickled once in each worker."""
+
+    path: tuple[str, ...]
+    content: bytes
+
+
+def pack(program: Program) -> Sent:
+    """The program for workers.
+
+    Raises:
+        InputError: it cannot be sent; names what holds it back.
+    """
+    path = tuple(os.path.abspath(entry) for entry in sys.path)
+    try:
+        return Sent(path, _dumps(_reference(program) or _by_value(program)))
+    except Exception as error:  # whatever an object's own pickling raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError("function", program.source, f"cannot be sent to a worker: {reason}") from None
+
+
+def unpack(sent: Sent) -> Program:
+    """The program, on a worker."""
+    return _unpack(sent)
+
+
+@functools.lru_cache(maxsize=8)
+def _unpack(sent: Sent) -> Program:
+    sys.path.extend(entry for entry in sent.path if entry not in sys.path)
+    parts = pickle.loads(sent.content)
+    main = sys.modules.setdefault("__main__", ModuleType("__main__"))
+    for name, value in parts.get("main", {}).items():
+        setattr(main, name, value)
+    if "singletons" in parts:
+        _set_singletons(parts["singletons"])
+    for place, entries in parts.get("registries", {}).items():
+        _attribute(place).update(entries)
+    program: Program = _attribute(parts["at"]) if "at" in parts else parts["program"]
+    return program
+
+
+def _reference(program: Program) -> dict[str, Any] | None:
+    """Where the worker finds the program, if it is a module's own."""
+    module = sys.modules.get(program.function.__module__)
+    if module is None or module.__name__ == "__main__":
+        return None
+    for name, value in vars(module).items():
+        if value is program:
+            return {"at": f"{module.__name__}:{name}", "registries": _added(program)}
+    return None
+
+
+def _by_value(program: Program) -> dict[str, Any]:
+    parts: dict[str, Any] = {"program": program, "registries": _added(program), "main": _definitions()}
+    if "hydra" in sys.modules:
+        parts["singletons"] = _singletons()
+    try:
+        cloudpickle.dumps(parts)
+    except Exception:  # something that the function may not need
+        parts = {key: value for key, value in parts.items() if key in ("program", "registries")}
+        if "hydra" in sys.modules:
+            parts["singletons"] = _singletons(essential=True)
+    return parts
+
+
+def _definitions() -> dict[str, Any]:
+    """Functions and classes of the main program that can go, for ``_target_: __main__.Net`` and the like."""
+    main = sys.modules.get("__main__")
+    own = {
+        name: value
+        for name, value in vars(main).items()
+        if getattr(value, "__module__", None) == "__main__" and isinstance(value, type | type(_definitions))
+    }
+    return {name: value for name, value in own.items() if _goes(value)}
+
+
+def _goes(value: Any) -> bool:
+    with contextlib.suppress(Exception):
+        cloudpickle.dumps(value)
+        return True
+    return False
+
+
+def _singletons(essential: bool = False) -> dict[str, Any]:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
+    from hydra.core.utils import JobRuntime
+    from hydra.version import VersionBase
+
+    state = dict(Singleton.get_state())
+    instances = {kind: value for kind, value in state["instances"].items() if kind is not HydraConfig}
+    if essential:
+        instances = {kind: value for kind, value in instances.items() if kind in (VersionBase, JobRuntime)}
+    state["instances"] = {kind: value for kind, value in instances.items() if _goes((kind, value))}
+    state["omegaconf_resolvers"] = {k: v for k, v in state["omegaconf_resolvers"].items() if _goes(v)}
+    return state
+
+
+def _set_singletons(state: Mapping[str, Any]) -> None:
+    from hydra.core.singleton import Singleton
+    from omegaconf.basecontainer import BaseContainer
+
+    Singleton._instances = {**Singleton._instances, **state["instances"]}
+    for name, resolver in state["omegaconf_resolvers"].items():
+        BaseContainer._resolvers.setdefault(name, resolver)
+
+
+def _added(program: Program) -> dict[str, dict[str, Any]]:
+    """What the user put into the program's registries: entries that its own package did not bring."""
+    package = program.function.__module__.partition(".")[0]
+    added = {}
+    for place in program.registries:
+        registry = _attribute(place)
+        entries = {
+            name: entry
+            for name, entry in registry.items()
+            if getattr(entry.build, "__module__", "").partition(".")[0] != package
+        }
+        if entries:
+            added[place] = entries
+    return added
+
+
+def _attribute(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _dumps(parts: Mapping[str, Any]) -> bytes:
+    parts = {key: value for key, value in parts.items() if value}
+    if set(parts) == {"at"}:  # which any pickle can read, without cloudpickle
+        return pickle.dumps(parts)
+    buffer = io.BytesIO()
+    cloudpickle.CloudPickler(buffer).dump(parts)
+    return buffer.getvalue()

@@ -1,0 +1,140 @@
+"""checkpoint.npz: everything from which training goes on, bit for bit.
+
+The program's state (:mod:`sweeps.runs.state`) and the metrics so far. The metrics are there too (they are tiny) so that
+metrics.csv can be cut back or rebuilt from one consistent file. Members: the state's arrays under their own names,
+``state.json`` how they hang together, ``history`` (epochs, columns) float64 with ``columns``, its names.
+
+The archive's comment ends the file: the run's id, and the SHA-256 of every byte before it.
+"""
+
+import hashlib
+import io
+import logging
+import struct
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweeps.runs import metrics, state
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import DamagedRun
+from sweeps.runs.files import read_file, set_aside, write_atomic
+from sweeps.runs.metrics import Row
+from sweeps.runs.npy import UNREADABLE, read_npy
+
+log = logging.getLogger(__name__)
+
+LARGEST = 2**36  # bytes
+
+
+def save(run: RunDir, tree: Any, history: Sequence[Row]) -> None:
+    """Replace the checkpoint atomically; the one before it stays, under a name of its own.
+
+    Args:
+        tree: of :func:`sweeps.runs.state.capture`.
+
+    Raises:
+        InputError: a part of the state cannot be saved.
+        OSError: it cannot be written, or does not read back; the last one is as it was.
+    """
+    spec, arrays = state.encode(tree)
+    names = metrics.columns(history)
+    rows = [[row.get(name, np.nan) for name in names] for row in history]
+    own = {
+        "state.json": np.frombuffer(spec, np.uint8),
+        "columns": np.array(names),
+        "history": np.array(rows, np.float64).reshape(-1, len(names)),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **own, **arrays)
+    write_atomic(run.checkpoint, _seal(buffer.getvalue(), run.path.name), keep=run.checkpoint_before)
+
+
+def restore(run: RunDir, put_back: Callable[[Any], None] | None) -> list[Row]:
+    """The history of the checkpoint, or else of the one before it, or none; its state goes to ``put_back``.
+
+    A damaged one is named in the log and set aside.
+
+    Raises:
+        InputError: the state is of another program or network than the checkpoint's; nothing is set aside.
+        PermissionError: one is there, but not for us.
+    """
+    for path in (run.checkpoint, run.checkpoint_before):
+        try:
+            tree, history = load(path)
+        except FileNotFoundError:
+            continue
+        except DamagedRun as damage:
+            log.warning("%s; set aside as %s, going on from the one before, if any", damage, set_aside(path).name)
+            continue
+        if put_back:
+            put_back(tree)
+        return history
+    return []
+
+
+def load(path: Path) -> tuple[Any, list[Row]]:
+    """State and history; nothing in the file is believed.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+        DamagedRun: the file is truncated, altered, or of another run.
+    """
+    content = read_file(path, LARGEST)
+    try:
+        _check_seal(content, path.parent.name)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+
+            def read(name: str) -> Any:
+                return read_npy(archive, name, len(content), "biufcU")
+
+            members = set(archive.namelist())
+            if "state.json.npy" in members:
+                spec = read("state.json").tobytes()
+                tree = state.decode(spec, {name: read(name) for name in state.names(spec)})
+                names = [str(name) for name in read("columns")]
+            else:  # release 0.1: a flat mapping of arrays, the names in metrics.csv alone
+                plain = [name.removesuffix(".npy") for name in sorted(members) if name != "history.npy"]
+                tree = {name: read(name) for name in plain}
+                names = metrics.columns(RunDir(path.parent).read_metrics()[:1])
+            return tree, _history(read("history"), names)
+    except MemoryError:  # which is not the file's fault
+        raise
+    except (*UNREADABLE, DamagedRun, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
+
+
+def _history(table: Any, names: list[str]) -> list[Row]:
+    if table.ndim != 2 or table.shape[1] != len(names) or table.dtype != np.float64 or names[:1] != ["epoch"]:
+        raise ValueError(f"history is {table.dtype}{table.shape} of {len(names)} columns")
+    if not np.array_equal(table[:, 0], np.arange(1, len(table) + 1)):
+        raise ValueError("history is not of the epochs 1, 2, 3, …")
+    return [
+        Row(epoch=int(values[0]), **{k: float(v) for k, v in zip(names[1:], values[1:], strict=True)})
+        for values in table
+    ]
+
+
+def _seal(archive: bytes, run_id: str) -> bytes:
+    """The zip file with the comment; its length is the last field of one that has none."""
+    label = _label(run_id)
+    head = archive[:-2] + struct.pack("<H", len(label) + 64) + label
+    return head + hashlib.sha256(head).hexdigest().encode()
+
+
+def _check_seal(content: bytes, run_id: str) -> None:
+    """Raises ValueError if the file is not as it was written, or another run's."""
+    mark = content.find(_label(""), -200)
+    if mark < 0:
+        raise ValueError("without a seal")
+    if hashlib.sha256(memoryview(content)[:-64]).hexdigest().encode() != content[-64:]:
+        raise ValueError("not as it was written, by its SHA-256")
+    if not content.endswith(_label(run_id), 0, -64):
+        raise ValueError("another run's")
+
+
+def _label(run_id: str) -> bytes:
+    return f"{run_id} sha256:".encode()

@@ -1,0 +1,114 @@
+"""Fingerprints of the user's own code: results are reused by configuration, so a changed program has to show.
+
+A module is the user's own if it was imported from a file that is neither the standard library's, nor in site-packages,
+nor this package's.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeps.runs.program import Program
+
+_PACKAGE = str(Path(__file__).resolve().parents[1])
+_FOREIGN = tuple(
+    os.path.realpath(folder) + os.sep
+    for folder in {
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *getattr(site, "getsitepackages", list)(),
+        site.getusersitepackages() or "",
+        os.path.join(_PACKAGE, os.pardir, "hydra_plugins"),
+        _PACKAGE,
+    }
+    if folder
+)
+
+
+def own_modules() -> dict[str, str]:
+    """Name → file of every imported module that is the user's own."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py") and name != "__mp_main__":
+            path = _real(file)
+            if not path.startswith(_FOREIGN):
+                found[name] = path
+    return found
+
+
+def fingerprint(main: str | None = None) -> dict[str, str]:
+    """Name → SHA-256 of the source of every module of the user's own.
+
+    Args:
+        main: the file of ``__main__`` where the program was sent from, if it has one.
+    """
+    files = own_modules()
+    files.pop("__main__", None)
+    if main:
+        files["__main__"] = main
+    digests = {name: _digest_of(path) for name, path in sorted(files.items())}
+    return {name: digest for name, digest in digests.items() if digest}
+
+
+def changed(recorded: Mapping[str, str], main: str | None = None) -> list[str]:
+    """The recorded modules whose source is another one now, or cannot be found."""
+    return [name for name, digest in recorded.items() if _digest_of(_file_of(name, main)) != digest]
+
+
+def package_digest(module: str) -> str:
+    """SHA-256 over the sources of the top-level package of a module: tells whether two machines have the same code."""
+    file = _file_of(module.partition(".")[0], None)
+    if not file:
+        return ""
+    path = Path(file)
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    total = hashlib.sha256()
+    for source in files:
+        total.update(str(source.relative_to(path.parent)).encode() + b"\0" + source.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def folder_of(program: "Program") -> Path:
+    """Where the program's sources are."""
+    file = program.main or _file_of(program.function.__module__, None)
+    return Path(file).resolve().parent if file else Path.cwd()
+
+
+def _file_of(name: str, main: str | None) -> str | None:
+    if name == "__main__":
+        return main
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError, AttributeError):
+            return None
+        file = spec.origin if spec else None
+    return file if isinstance(file, str) else None
+
+
+def _digest_of(path: str | None) -> str | None:
+    try:
+        info = os.stat(path or "")
+        return _remembered(path or "", info.st_size, info.st_mtime_ns, info.st_ino)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered(path: str, size: int, mtime_ns: int, inode: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@functools.cache
+def _real(path: str) -> str:
+    return os.path.realpath(path)

@@ -1,0 +1,285 @@
+"""The run directory: the only state that processes share, and all that outlives them.
+
+    <out>/runs/<run_id>/
+        config.yaml        the identity, resolved
+        metrics.csv        one row per epoch: its number, and whatever the program logs
+        steps.csv          what it logs more than once an epoch: epoch, step, metric, value
+        status.json        :class:`sweeps.runs.status.Status`
+        provenance.json    what trained it: one entry for each session
+        checkpoint.npz     the program's state, and the metrics so far
+        checkpoint-previous.npz  the one before, should that be damaged
+        train.log
+        .hydra/            Hydra's own record
+        .lock              held by the process that trains
+
+Every file is written whole or not at all; metrics.csv grows by whole rows. Whoever only reads takes no lock.
+
+Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv and
+provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :func:`sweeps.runs.files.read_file`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from sweeps.runs import metrics
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import append, digest, folder, linked, read_file, read_if_there, set_aside, write_atomic
+from sweeps.runs.metrics import Row
+from sweeps.runs.status import KEPT, Result, State, Status
+
+
+class RunDir:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.csv"
+        self.steps = path / "steps.csv"
+        self.status = path / "status.json"
+        self.provenance = path / "provenance.json"
+        self.checkpoint = path / "checkpoint.npz"
+        self.checkpoint_before = path / "checkpoint-previous.npz"
+        self.log = path / "train.log"
+        self._lock = path / ".lock"
+        self._checksums: dict[str, str] = {}  # of what was written here
+        self._table: Any = None  # hashlib's, of metrics.csv as it grows
+
+    @classmethod
+    def of(cls, out: Path, run_id: str) -> "RunDir":
+        return cls(out / "runs" / run_id)
+
+    def make(self) -> None:
+        """Make the directory, unless it is there, and see to it that nothing in it leads us elsewhere.
+
+        Raises:
+            InputError: it, or a file that is opened for writing as it is, is a link or no file.
+        """
+        folder(self.path.parent.parent, "runs", self.path.name)
+        self.refuse_links()
+
+    def refuse_links(self) -> None:
+        """For what is written in place; files that are replaced whole replace a link as well."""
+        hydra = self.path / ".hydra"
+        in_place = (hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
+        for path in (self.path.parent, self.path, hydra, self.log, self._lock, *in_place):
+            if path.is_symlink():
+                raise linked(path)
+        if self.log.exists() and not self.log.is_file():
+            raise InputError("out", str(self.log), "must be a file")
+
+    # -- who works on it -------------------------------------------------------------------------------------------
+
+    def lock(self) -> FileLock:
+        """The lock of the one process that trains; it dies with the process, however that ends."""
+        return FileLock(self._lock)
+
+    def is_locked(self) -> bool:
+        """Whether a living process trains this run now."""
+        if not self._lock.exists():
+            return False
+        try:
+            with self.lock().acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def read_status(self) -> Status | None:
+        """None where nothing has been written yet. A "running" that nobody owns is given as "interrupted".
+
+        Raises:
+            DamagedRun: the file is not a status, or not as it was written.
+        """
+        try:
+            values = json.loads(read_file(self.status))
+            if values.pop("sha256", None) not in (None, _seal(values)):
+                raise ValueError("damaged since it was written")
+            status = Status(**values)
+            if status.state not in KEPT or not isinstance(status.epoch, int):
+                raise ValueError(f"state {status.state!r}, epoch {status.epoch!r}")
+            status = Status(**{**values, "state": State(status.state)})
+            if not isinstance(status.checksums, dict):
+                raise ValueError("checksums are no mapping")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedRun(f"{self.status}: not a run's status ({error})") from None
+        if status.state == "running" and not self.is_locked():
+            return Status(**{**values, "state": State.INTERRUPTED})
+        return status
+
+    def read_metrics(self, status: Status | None = None) -> list[Row]:
+        """The complete rows of metrics.csv in order; a torn last row is left out.
+
+        Args:
+            status: what its checksum covers is compared with it.
+
+        Raises:
+            DamagedRun: the file is not a table of epochs 1, 2, 3, …, or not as it was written.
+        """
+        try:
+            content = read_if_there(self.metrics)
+            rows = metrics.parse(content or b"")
+        except (OSError, ValueError, TypeError) as error:
+            raise DamagedRun(f"{self.metrics}: not a table of epochs ({error})") from None
+        if status is not None:
+            covered = content and b"".join(content.splitlines(keepends=True)[: 1 + status.epoch])
+            self._compare(self.metrics, covered, status)
+        return rows
+
+    def read(self) -> tuple[Status | None, list[Row]]:
+        """Status and history, and the checksums of config.yaml and provenance.json compared.
+
+        Raises:
+            DamagedRun: one of the files is not as it was written.
+        """
+        status = self.read_status()
+        for attempt in range(3):
+            try:
+                return status, self._checked_metrics(status)
+            except DamagedRun:
+                before, status = status, self.read_status()
+                if attempt == 2 or status == before:  # else: somebody goes on with it at this moment
+                    raise
+        raise AssertionError
+
+    def _checked_metrics(self, status: Status | None) -> list[Row]:
+        rows = self.read_metrics(status)
+        for path in (self.config, self.provenance):
+            if status is not None and path.name in status.checksums:
+                self._compare(path, read_if_there(path), status)
+        return rows
+
+    def _compare(self, path: Path, content: bytes | None, status: Status) -> None:
+        expected = status.checksums.get(path.name)
+        if expected is not None and (content is None or expected != digest(content)):
+            raise DamagedRun(f"{path}: {'missing' if content is None else 'damaged since it was written'}")
+
+    def result(self, epochs: int) -> Result | None:
+        """What there is to say without training, or None if there is more to do.
+
+        Raises:
+            DamagedRun: one of the files that tell is not as it was written.
+        """
+        status, rows = self.read()
+        if status is None:
+            return None
+        told = {"metric": status.metric, "maximize": status.maximize, "reused": True}
+        has_stopped = (
+            status.state == State.FINISHED and epochs <= status.target
+        )  # if need be early, by its own decision
+        if has_stopped or epochs <= min(len(rows), status.epoch):  # a row after those has no checkpoint yet
+            return Result.of(self.path, State.FINISHED, rows[:epochs], **told)
+        if status.state == State.DIVERGED:
+            return Result.of(self.path, State.DIVERGED, rows[:epochs], status.error, **told)
+        return None
+
+    # -- writing (by the holder of the lock) -----------------------------------------------------------------------
+
+    def clear_temporaries(self) -> None:
+        """Remove what writers that were killed left behind."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def write_status(self, status: Status) -> None:
+        """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut.
+
+        It gets the checksums of what was written through this object.
+        """
+        values = asdict(status) | {"checksums": dict(self._checksums)}
+        if self._table is not None:
+            values["checksums"][self.metrics.name] = self._table.hexdigest()
+        content = json.dumps(values | {"sha256": _seal(values)}, indent=2).encode() + b"\n"
+        write_atomic(self.status, content, durable=status.state != State.RUNNING)
+
+    def write_config(self, identity: Mapping[str, Any]) -> None:
+        self._write(self.config, to_yaml(identity))
+
+    def write_metrics(self, history: Sequence[Row], names: Sequence[str]) -> None:
+        """Replace the whole table, by one that the checkpoint can replace again."""
+        content = metrics.table(history, names)
+        write_atomic(self.metrics, content, durable=False)
+        self._table = hashlib.sha256(content)
+
+    def append_metrics(self, row: Row, names: Sequence[str]) -> None:
+        """Add one whole row, on disk when this returns."""
+        content = metrics.to_csv([metrics.cells(row, names)])
+        append(self.metrics, content)
+        if self._table is not None:
+            self._table.update(content)
+
+    def read_steps(self) -> list[tuple[int, int, str, float]]:
+        """The complete rows of steps.csv: epoch, step (both from 1), metric, value.
+
+        Raises:
+            DamagedRun: it is not such a table.
+        """
+        try:
+            content = (read_if_there(self.steps) or b"").decode()
+            lines = content[: content.rfind("\n") + 1].splitlines()[1:]
+            cells = (line.split(",") for line in lines)
+            return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in cells]
+        except (OSError, ValueError) as error:
+            raise DamagedRun(f"{self.steps}: not a table of steps ({error})") from None
+
+    def write_steps(self, rows: Sequence[tuple[int, int, str, float]]) -> None:
+        """Replace the whole table."""
+        write_atomic(self.steps, metrics.to_csv([("epoch", "step", "metric", "value"), *rows]), durable=False)
+
+    def append_steps(self, rows: Sequence[tuple[int, int, str, float]]) -> None:
+        """Add an epoch's rows, on disk when this returns."""
+        if not self.steps.exists():
+            self.write_steps([])
+        append(self.steps, metrics.to_csv(rows))
+
+    def add_provenance(self, session: dict[str, Any]) -> None:
+        """Append a session to provenance.json; an unreadable file is set aside, and begun anew."""
+        try:
+            sessions = json.loads(read_file(self.provenance))["sessions"]
+            content = [*sessions, session]
+        except FileNotFoundError:
+            content = [session]
+        except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):
+            set_aside(self.provenance)
+            content = [session]
+        self._write(self.provenance, json.dumps({"sessions": content}, indent=1).encode() + b"\n")
+
+    def _write(self, path: Path, content: bytes) -> None:
+        write_atomic(path, content)
+        self._checksums[path.name] = digest(content)
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """The checksum that a JSON file carries of itself: of all else in it."""
+    return digest(json.dumps(values, sort_keys=True).encode())
+
+
+def run_dirs(out: Path) -> Iterator[RunDir]:
+    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge.
+
+    Raises:
+        InputError: ``out``/runs is a symbolic link.
+    """
+    if (out / "runs").is_symlink():
+        raise linked(out / "runs")
+    with contextlib.suppress(FileNotFoundError):
+        for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
+            if entry.is_dir(follow_symlinks=False):
+                yield RunDir(Path(entry.path))
+
+
+def to_yaml(values: Mapping[str, Any]) -> bytes:
+    """Block YAML in the order given, by libyaml where it is there: the pure Python emitter takes milliseconds."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(dict(values), Dumper=dumper, sort_keys=False, allow_unicode=True)).encode()

@@ -1,0 +1,55 @@
+"""Every error that this package raises on purpose.
+
+SweepsError
+├── InputError      something given cannot be used: field, value, what is allowed (also a ValueError)
+├── DamagedRun      a file of a run is not what it should be
+├── Diverged        a training function's word that its numbers are no longer finite
+└── Busy            another process trains this run
+Interrupted         a signal or a stopping sweep ended the training (a BaseException, like KeyboardInterrupt)
+"""
+
+import signal
+from typing import Any
+
+
+class SweepsError(Exception):
+    """Base class of the errors below."""
+
+
+class InputError(SweepsError, ValueError):
+    """A value that was given cannot be used; the message fits on one screen and needs no traceback."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        shown = value if isinstance(value, str) else repr(value)
+        if len(shown) > 200:
+            shown = shown[:200] + "…"
+        super().__init__(f"{field}={shown}: {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it crosses process borders in sweeps
+        return type(self), (self.field, self.value, self.allowed)
+
+
+class DamagedRun(SweepsError):
+    """A file of a run directory cannot be read as what it should be; the message names file and reason."""
+
+
+class Diverged(SweepsError):
+    """Loss or parameters are no longer finite. Raise it to end a run as "diverged", which is a result."""
+
+
+class Busy(SweepsError):
+    """Another process trains this run at the moment."""
+
+
+class Interrupted(BaseException):
+    """A signal, or the sweep, asked the training to end. Not an Exception, so that user code does not swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"by {signal.Signals(signum).name}")
+        self.signum = signum
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.signum,)

@@ -1,0 +1,295 @@
+"""A program: a training function, and what is declared about its configuration.
+
+@sweeps.program(budget="epochs", ignore=["device"])
+def train(cfg, run):
+    for epoch in run.epochs(cfg.epochs, state=...):
+        run.log(loss=...)
+"""
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import InputError
+from sweeps.runs.identity import digest
+from sweeps.runs.metrics import Row
+from sweeps.runs.schema import integer
+
+if TYPE_CHECKING:
+    from sweeps.runs.session import Run
+    from sweeps.runs.status import Result
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run as it is asked for: frozen, and everything that a worker needs."""
+
+    run_id: str
+    identity: Mapping[str, Any]
+    """What decides its numbers, in plain types."""
+    epochs: int
+    """How far to take it."""
+    out: Path
+    """The results tree."""
+    config: Any
+    """What the training function gets."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The composed configuration, in plain types, as Hydra's record shows it."""
+    tracker: tuple[str, Mapping[str, Any]] = ("none", {})
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir.of(self.out, self.run_id)
+
+
+def _describe(row: Row) -> str:
+    shown = [f"{name} {value:.4g}" for name, value in row.metrics.items() if not name.endswith("seconds")]
+    return "  ".join(shown[:4])
+
+
+def _one(config: Any) -> float:
+    return 1.0
+
+
+def _no_advice(metric: str, config: Any) -> str | None:
+    return None
+
+
+def _as_it_is(spec: RunSpec, threads: int) -> RunSpec:
+    return spec
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training function with its declarations; calling it trains one configuration.
+
+    Args:
+        function: ``function(cfg)`` or ``function(cfg, run)``. What it returns (a number, or a mapping of names to
+            numbers) is the result of a run without epochs.
+        name: begins the ids of its runs.
+        budget: the key that says how far to go (``epochs``), which decides nothing on the way.
+        ignore: further keys that do not decide the result, such as ``device``.
+        added: key → the default that is the behaviour of before the key was there: at that value it is not part of
+            the identity, so that adding a key orphans no run.
+        renamed: new key → the old one, under which it stays in the identity.
+        metric: what an epoch is judged by; the best epoch is that of its highest value, or lowest.
+        maximize: which of the two.
+        prepare: for programs that check configurations themselves: values → :class:`RunSpec`.
+        describe: an epoch's metrics on one line; ``brief``: the one or two that matter.
+        shown: the metric of a sweep's summary, and what its last and its best value are called there.
+        cost: of an epoch of this configuration, in any unit; ``speed`` is units a second, as far as is known.
+        speed: measures that.
+        advise: why a metric must not choose between configurations, e.g. for it is the test set's; None if it may.
+        sized: the same specification for workers of so many threads.
+        config: the directory and name of its Hydra configuration, if it has one.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    budget: str | None = None
+    ignore: tuple[str, ...] = ()
+    added: Mapping[str, Any] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    metric: str | None = None
+    maximize: bool = True
+    prepare: Callable[[Mapping[str, Any]], RunSpec] | None = None
+    describe: Callable[[Row], str] = _describe
+    brief: Callable[[Row], str] | None = None
+    shown: tuple[str, str, str] | None = None
+    cost: Callable[[Any], float] = _one
+    speed: Callable[[], float] | None = None
+    advise: Callable[[str, Any], str | None] = _no_advice
+    sized: Callable[[RunSpec, int], RunSpec] = _as_it_is
+    config: tuple[str, str] | None = None
+    metrics: tuple[str, ...] | None = None
+    """The names that it logs, if it declares them: a search then knows a wrong one before it begins."""
+    origin: str | None = None
+    """``module:name``, where that is not the function's own."""
+    registries: tuple[str, ...] = ()
+    """``module:NAME`` of mappings that users add to; what they added goes to workers."""
+    main: str | None = None
+    """The file of ``__main__``, if the function is from there."""
+
+    @property
+    def source(self) -> str:
+        """``module:name`` of the function."""
+        if self.origin:
+            return self.origin
+        module = self.function.__module__
+        if module == "__main__" and self.main:
+            module = Path(self.main).stem
+        return f"{module}:{getattr(self.function, '__qualname__', self.name)}"
+
+    def spec(self, values: Mapping[str, Any], *, out: str | Path = "outputs") -> RunSpec:
+        """Check a configuration and say which run it is.
+
+        Raises:
+            InputError: a value has no canonical form, or the budget is no whole number ≥ 1.
+        """
+        if self.prepare:
+            return self.prepare(values)
+        epochs = 1
+        if self.budget:
+            epochs = integer(ge=1, le=10**9)(self.budget, _get(values, self.budget))
+        identity = self.identity(values)
+        run_id = f"{_slug(self.name)}-{digest(identity)[:10]}"
+        return RunSpec(run_id, identity, epochs, Path(os.path.abspath(out)), values, values)
+
+    def identity(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What decides the run's numbers: the configuration without budget, ignored keys and defaults of added ones."""
+        plain = canonical(values)
+        for key in (self.budget, *self.ignore):
+            if key is not None:
+                _drop(plain, key)
+        for new, old in self.renamed.items():
+            if (value := _drop(plain, new)) is not _ABSENT:
+                _put(plain, old, value)
+        for key, default in self.added.items():
+            if _get(plain, key) == default:
+                _drop(plain, key)
+        return plain
+
+    def call(self, config: Any, run: "Run") -> Any:
+        """The function, with its run if it takes one."""
+        if self.prepare is None and isinstance(config, dict):
+            from omegaconf import OmegaConf
+
+            config = OmegaConf.create(config)
+        return self.function(config, run) if self._takes_run else self.function(config)
+
+    @property
+    def _takes_run(self) -> bool:
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except (TypeError, ValueError):
+            return False
+        positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        return len([p for p in positional if p.default is p.empty]) >= 2 or any(p.name == "run" for p in positional[1:])
+
+    def __call__(self, config: Mapping[str, Any], *, out: str | Path = "outputs", **options: Any) -> "Result":
+        """Train one configuration in this process; see :func:`sweeps.runs.session.train`."""
+        from sweeps.runs.session import train
+
+        return train(self, self.spec(_plain(config), out=out), **options)
+
+
+def program(
+    function: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    budget: str | None = None,
+    ignore: Iterable[str] = (),
+    added: Mapping[str, Any] | None = None,
+    renamed: Mapping[str, str] | None = None,
+    metric: str | None = None,
+    maximize: bool = True,
+) -> Any:
+    """Make a :class:`Program` of a function; with arguments, a decorator.
+
+    Raises:
+        InputError: it is no function that can be called with a configuration.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Program:
+        if isinstance(function, Program):
+            return function
+        if not callable(function):
+            raise InputError("function", function, "must be a function of a configuration")
+        return Program(
+            function, name or getattr(function, "__name__", "function").strip("_<>"), budget, tuple(ignore), added or {},
+            renamed or {}, metric, maximize, main=main_file(function),
+        )  # fmt: skip
+
+    return decorate if function is None else decorate(function)
+
+
+def main_file(function: object) -> str | None:
+    """The file of the main program, if the function is of it."""
+    if getattr(function, "__module__", None) != "__main__":
+        return None
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.abspath(file) if file else None
+
+
+def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in JSON's types, by value: 1.0 and −0.0 stay floats, paths and enums become text.
+
+    Raises:
+        InputError: a value has no canonical form; names its key.
+    """
+    return {_key(key): _canonical(_key(key), value) for key, value in values.items()}
+
+
+def _key(key: object) -> str:
+    if isinstance(key, (str, int, float, bool)):
+        return str(key)
+    raise InputError("config", key, "must have keys of text")
+
+
+def _canonical(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            return str(value)
+        return value + 0.0
+    if isinstance(value, Mapping):
+        return {_key(k): _canonical(f"{key}.{k}", v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_canonical(f"{key}[{i}]", item) for i, item in enumerate(value)]
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):
+        return _canonical(key, value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "name") and hasattr(type(value), "__members__"):  # an Enum
+        return str(value.name)
+    raise InputError(key, value, f"a {type(value).__name__} has no canonical form; use numbers, texts, lists, mappings")
+
+
+_ABSENT = object()
+
+
+def _get(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, Mapping) or part not in values:
+            return _ABSENT
+        values = values[part]
+    return values
+
+
+def _drop(values: dict[str, Any], key: str) -> Any:
+    *parents, last = key.split(".")
+    for parent in parents:
+        if not isinstance(values.get(parent), dict):
+            return _ABSENT
+        values = values[parent]
+    return values.pop(last, _ABSENT)
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    values[last] = value
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:60] or "run"
+
+
+def _plain(config: Any) -> Mapping[str, Any]:
+    if type(config).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+
+        config = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(config, Mapping):
+        raise InputError("config", config, "must be a mapping of names to values")
+    return config

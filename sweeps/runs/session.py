@@ -1,0 +1,508 @@
+"""Train a run, resuming from its checkpoint, so that it can be stopped and continued at any moment."""
+
+import contextlib
+import contextvars
+import functools
+import hashlib
+import json
+import logging
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from sweeps.runs import checkpoint, code, metrics, provenance, state
+from sweeps.runs.directory import RunDir
+from sweeps.runs.errors import Busy, DamagedRun, Diverged, InputError, Interrupted
+from sweeps.runs.identity import flatten
+from sweeps.runs.metrics import Row
+from sweeps.runs.program import Program, RunSpec
+from sweeps.runs.schema import integer
+from sweeps.runs.status import Result, State, Status, now
+from sweeps.runs.trackers import Tracking, Untracked, tracking
+
+log = logging.getLogger(__name__)
+
+_current: contextvars.ContextVar["Run | None"] = contextvars.ContextVar("run", default=None)
+
+
+def current_run() -> "Run | None":
+    """The run that this thread trains, if it does."""
+    return _current.get()
+
+
+def train(
+    program: Program,
+    spec: RunSpec,
+    *,
+    on_epoch: Callable[[Row], None] | None = None,
+    wait: bool = True,
+    check: Callable[[RunDir], None] | None = None,
+) -> Result:
+    """Bring a run to ``spec.epochs`` epochs and return what it has come to.
+
+    Idempotent: what is finished is read, what was interrupted goes on from its checkpoint, and a run that another
+    process trains at this moment is waited for. SIGINT and SIGTERM (in the main thread) end it as "interrupted"; only
+    the epoch in flight is lost. A second SIGINT raises KeyboardInterrupt.
+
+    Args:
+        on_epoch: called after each epoch that is trained here, once its row is on disk. It may raise
+            :class:`Interrupted` to end the run there.
+        wait: for another process that trains this run; if False, raise :class:`Busy` instead.
+        check: called before anything is read as finished; may refuse the run or set it aside.
+
+    Raises:
+        InputError: the configuration, its data or its output directory cannot be used.
+        Exception: whatever stopped the training; the run is then marked "failed" and its log has the traceback.
+    """
+    run = spec.run
+    if check:
+        check(run)
+    with contextlib.suppress(DamagedRun):  # which is told once it can go into the run's log
+        finished = _finished(program, run, spec)
+        if finished is not None:
+            return finished
+    try:
+        with _Stop() as stop:  # from here on: a directory that is begun is left as a run
+            run.make()
+            with _log_to(run, program), _locked(run, wait, stop):
+                finished = _finished_and_whole(program, run, spec)  # by whoever held the lock before
+                if finished is not None:
+                    return finished
+                return Run(program, spec, stop, on_epoch)._train()
+    except Interrupted as why:  # while waiting for the lock: the run is another's
+        return Result.of(run.path, State.INTERRUPTED, (), str(why), signal=why.signum)
+    except PermissionError as error:
+        raise InputError("out", str(spec.out), f"cannot be written ({error.strerror}: {error.filename})") from error
+    except (NotADirectoryError, FileExistsError) as error:
+        if error.filename and not str(error.filename).startswith(str(spec.out)):
+            raise
+        raise InputError("out", str(spec.out), f"must be a directory ({error.filename} is not)") from error
+
+
+class Run:
+    """A run as its training function sees it.
+
+    Attributes:
+        id: the name of its directory.
+        path: the directory, for files of the function's own.
+        epoch: how many epochs are complete.
+    """
+
+    def __init__(
+        self, program: Program, spec: RunSpec, stop: "_Stop", on_epoch: Callable[[Row], None] | None = None
+    ) -> None:
+        self._program, self._spec, self._stop, self._on_epoch = program, spec, stop, on_epoch
+        self._dir = spec.run
+        self._started = now()
+        self._target = spec.epochs
+        self._history: list[Row] = []
+        self._names: list[str] = ["epoch"]
+        self._row_names: tuple[str, ...] | None = None  # that an epoch of this session logs
+        self._tree: Any = None  # of the checkpoint, until the function asks for it
+        self._put_back = False
+        self._capture: Callable[[], Any] | None = None
+        self._every = spec.checkpoint_every
+        self._logged: list[dict[str, float]] = []  # in this epoch
+        self._in_epoch: int | None = None
+        self._clock = time.perf_counter()
+        self._facts: dict[str, Any] = {}
+        self._recorded = False
+        self._tracking: Tracking | Untracked = Untracked()
+
+    # -- for the training function ---------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        return self._spec.run_id
+
+    @property
+    def path(self) -> Path:
+        return self._dir.path
+
+    @property
+    def epoch(self) -> int:
+        return len(self._history)
+
+    def epochs(
+        self, n: int | None = None, *, state: Any = None, rng: Sequence[str] = (), every: int | None = None
+    ) -> Iterator[int]:
+        """The epochs that are left, from the first that is not complete: ``for epoch in run.epochs(10, state=model):``.
+
+        The state is restored when this is called, and saved after each epoch.
+
+        Args:
+            n: how many in all; the configuration's budget if there is one.
+            state: what training goes on from; see :mod:`sweeps.runs.state` for what it may be.
+            rng: global generators to be saved and restored too: ``"python"``, ``"numpy"``, ``"torch"``.
+            every: epochs between checkpoints.
+
+        Raises:
+            InputError: the state cannot be saved, or is of another kind or shape than the checkpoint's.
+        """
+        with self._stop.held():
+            self._target = integer(ge=1, le=10**9)("epochs", self._spec.epochs if n is None else n)
+            self._every = every or self._every
+            capturing = functools.partial(_capture, state, tuple(rng))
+            state_is_given = state is not None or rng
+            if state_is_given:
+                checkpoint.state.encode(capturing())  # what cannot be saved is an error now
+            if self._tree is not None:
+                if not state_is_given:
+                    raise InputError("state", "None", "is missing: the run goes on from a checkpoint")
+                _restore(state, self._tree)
+                self._tree = None
+            self._capture = capturing if state_is_given else None
+        return self._epochs()
+
+    def _epochs(self) -> Iterator[int]:
+        if not self._recorded:
+            self._record()
+        for number in range(len(self._history) + 1, self._target + 1):
+            self._stop.check()
+            self._in_epoch, self._logged, self._clock = number, [], time.perf_counter()
+            yield number
+            self._complete()
+
+    def log(self, values: Mapping[str, Any] | None = None, /, **metrics_: Any) -> None:
+        """Metrics of this epoch. What is logged more than once within it is kept as steps; the last value stands.
+
+        Raises:
+            InputError: a value is not a number, or a name is not one.
+        """
+        self._logged.append(metrics.checked({**(values or {}), **metrics_}))
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` if the run is to end; called often, it keeps a signal from coming in between."""
+        self._stop.cooperates = True
+        self._stop.check()
+
+    def record(self, **facts: Any) -> None:
+        """Add to what provenance.json says of this session."""
+        self._facts |= facts
+
+    # -- the session -----------------------------------------------------------------------------------------------
+
+    def _train(self) -> Result:
+        token = _current.set(self)
+        try:
+            self._begin()
+            with self._stop.interrupting():
+                value = self._program.call(self._spec.config, self)
+            self._finish(value)
+        except Interrupted as why:
+            return self._end(State.INTERRUPTED, f"{why} in epoch {len(self._history) + 1}", signum=why.signum)
+        except Diverged as why:
+            return self._end(State.DIVERGED, str(why))
+        except BaseException as error:
+            log.info("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())  # the caller says it
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
+                self._write_status(State.FAILED, f"{type(error).__name__}: {error}")
+            if isinstance(error, Exception):  # after a second Ctrl-C the user does not want to wait
+                self._tracking.end("failed")
+            raise
+        finally:
+            _current.reset(token)
+        return self._end(State.FINISHED)
+
+    def _begin(self) -> None:
+        """Go on from the checkpoint, with metrics.csv cut back to it; without one, start from scratch."""
+        run = self._dir
+        if run.status.exists():  # it must not vouch for files that are about to be replaced
+            self._write_status(State.RUNNING)
+        self._history = checkpoint.restore(run, self._keep_tree)
+        self._names = metrics.columns(self._history)
+        run.clear_temporaries()
+        run.write_config(self._spec.identity)
+        run.write_metrics(self._history, self._names)
+        if run.steps.exists():
+            with contextlib.suppress(DamagedRun):
+                run.write_steps([row for row in run.read_steps() if row[0] <= len(self._history)])
+
+    def _keep_tree(self, tree: Any) -> None:
+        self._tree = tree
+
+    def _record(self) -> None:
+        """Before the first epoch of this session."""
+        self._recorded = True
+        with self._stop.held():
+            session = (
+                {"started": self._started, "from_epoch": len(self._history)}
+                | self._facts
+                | provenance.collect(code.folder_of(self._program))
+            )
+            sources = code.fingerprint(self._program.main)
+            total = hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
+            session |= {"program": self._program.source, "source_sha256": total, "code": sources}
+            self._dir.add_provenance(session)
+            self._write_status(State.RUNNING)
+            log.info("training from epoch %d to %d", len(self._history) + 1, self._target)
+            name, options = self._spec.tracker
+            self._tracking = tracking(name, self._spec.out, options)
+            self._tracking.begin(self._spec.run_id, flatten(self._spec.identity), self._history)
+
+    def _complete(self) -> None:
+        """Close the epoch in flight: its steps, its row, the checkpoint, the status, and who watches."""
+        with self._stop.held():
+            number = self._in_epoch
+            assert number is not None
+            row = Row(epoch=number)
+            for values in self._logged:
+                row.update(values)
+            row.setdefault("seconds", time.perf_counter() - self._clock)
+            self._check_names(row)
+            self._in_epoch = None
+            steps = self._steps(number)
+            if steps:
+                self._dir.append_steps(steps)
+            if set(row) <= set(self._names):
+                self._dir.append_metrics(row, self._names)
+            else:  # a name that no earlier epoch has
+                self._names = metrics.columns([*self._history, row])
+                self._dir.write_metrics([*self._history, row], self._names)
+            is_last = number == self._target
+            if self._capture and (number % self._every == 0 or is_last):
+                checkpoint.save(self._dir, self._capture(), [*self._history, row])
+            self._history.append(row)  # now it is complete
+            if not is_last:
+                self._write_status(State.RUNNING)
+            self._tracking.epoch(row)
+            if self._on_epoch:
+                self._on_epoch(row)
+
+    def _check_names(self, row: Row) -> None:
+        names = tuple(row)
+        if self._row_names is not None and set(names) != set(self._row_names):
+            odd = ", ".join(sorted(set(names) ^ set(self._row_names)))
+            raise InputError(
+                "metric",
+                odd,
+                f"is logged in some epochs only, not in epoch {row.epoch} as in the one before; log all in each",
+            )
+        self._row_names = names
+
+    def _steps(self, number: int) -> list[tuple[int, int, str, float]]:
+        """Of the names that were logged more than once in this epoch."""
+        counts: dict[str, int] = {}
+        for values in self._logged:
+            for name in values:
+                counts[name] = counts.get(name, 0) + 1
+        seen: dict[str, int] = {}
+        rows = []
+        for values in self._logged:
+            for name, value in values.items():
+                if counts[name] > 1:
+                    seen[name] = seen.get(name, 0) + 1
+                    rows.append((number, seen[name], name, value))
+        return rows
+
+    def _finish(self, value: Any) -> None:
+        """What is left when the function has returned: an epoch that it broke off at, or a run without epochs."""
+        if self._in_epoch is None and not self._history and not self._recorded:
+            returned = result_of(value)
+            self._record()
+            self._target = self._in_epoch = 1
+            if returned:
+                self._logged.append(returned)
+        if self._in_epoch is not None:
+            if self._capture:
+                self._every = 1
+            self._complete()
+
+    def _write_status(self, state: State, error: str | None = None) -> None:
+        program = self._program
+        self._dir.write_status(
+            Status.new(
+                state, epoch=len(self._history), target=max(self._target, self._spec.epochs), started=self._started,
+                error=error, program=program.source, metric=program.metric, maximize=program.maximize,
+            )
+        )  # fmt: skip
+
+    def _end(self, state: State, error: str | None = None, *, signum: int | None = None) -> Result:
+        if not self._recorded:
+            self._recorded = True
+        self._write_status(state, error)
+        log.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
+        self._tracking.end(state)
+        return Result.of(
+            self._dir.path, state, self._history, error, metric=self._program.metric, maximize=self._program.maximize,
+            signal=signum, warning=self._tracking.error,
+        )  # fmt: skip
+
+
+def result_of(value: Any) -> dict[str, float]:
+    """What a function without epochs returned, as metrics: a number is ``result``; other things are none.
+
+    Raises:
+        InputError: a mapping holds something that is not a number.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return metrics.checked({str(name): item for name, item in value.items()})
+    try:
+        return {"result": metrics.number("result", value)}
+    except InputError:
+        if isinstance(value, (str, bytes, tuple, list)) or not hasattr(value, "__float__"):
+            return {}
+        raise
+
+
+def _capture(state_: Any, rng: tuple[str, ...]) -> Any:
+    tree = state.capture(state_) if state_ is not None else {}
+    return {"state": tree, "rng": state.capture_generators(rng)} if rng else tree
+
+
+def _restore(state_: Any, tree: Any) -> None:
+    if isinstance(tree, Mapping) and set(tree) == {"state", "rng"}:
+        state.restore_generators(tree["rng"])
+        tree = tree["state"]
+    if state_ is not None:
+        state.restore(state_, tree)
+
+
+class _Stop:
+    """SIGINT and SIGTERM while a run is trained: noted where the function looks for them, raised where it does not."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.cooperates = False
+        self._may_raise = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, _frame: object) -> None:
+        if self.signum == signum == signal.SIGINT:  # pressed twice: do not wait
+            raise KeyboardInterrupt
+        self.signum = self.signum or signum
+        if self._may_raise and not self.cooperates:
+            raise Interrupted(self.signum)
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """While the training function runs, a signal ends it at once, unless it looks for signals itself."""
+        self._may_raise = True
+        try:
+            yield
+        finally:
+            self._may_raise = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """While files are written, a signal waits."""
+        before, self._may_raise = self._may_raise, False
+        try:
+            yield
+        finally:
+            self._may_raise = before
+        if before and not self.cooperates:
+            self.check()
+
+    def check(self) -> None:
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
+    belongs_to(program, run)
+    result = run.result(spec.epochs)
+    if result is None:
+        return None
+    if program.metric is not None:
+        result = Result.of(
+            run.path, result.state, result.history, result.error, metric=program.metric, maximize=program.maximize,
+            reused=True,
+        )  # fmt: skip
+    return result
+
+
+def belongs_to(program: Program, run: RunDir) -> None:
+    """Raise InputError if the run is another function's, which has the same name."""
+    status = run.read_status()
+    if status and status.program and status.program.rpartition(":")[2] != program.source.rpartition(":")[2]:
+        raise InputError(
+            "program",
+            program.source,
+            f"has a run of the same id as {status.program}, {run.path}; give one of them a name",
+        )
+
+
+def _finished_and_whole(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
+    try:
+        return _finished(program, run, spec)
+    except DamagedRun as damage:
+        log.warning("%s; going on from the checkpoint", damage)
+        return None
+
+
+class _RunLog(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A full disk, say: it ends the run, which says so, and needs no traceback from the log."""
+
+
+@contextlib.contextmanager
+def _log_to(run: RunDir, program: Program) -> Iterator[None]:
+    """What this package and the program's own log goes to the run's train.log as well."""
+    handler = _RunLog(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    own = program.function.__module__.partition(".")[0]
+    packages = [logging.getLogger(name) for name in ("sweeps.runs", own) if name != "__main__"]
+    levels = [package.level for package in packages]
+    for package in packages:
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for package, level in zip(packages, levels, strict=True):
+            package.setLevel(level)
+            package.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()
+
+
+@contextlib.contextmanager
+def _locked(run: RunDir, wait: bool, stop: _Stop) -> Iterator[None]:
+    """Hold the run's lock; while another process does, say so and wait, or raise :class:`Busy`."""
+    lock = run.lock()
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise Busy(run.path.name) from None
+        status = None
+        with contextlib.suppress(DamagedRun):
+            status = run.read_status()
+        log.warning("waiting for pid %s on %s, which trains this run", *((status.pid, status.host) if status else "??"))
+        while not lock.is_locked:
+            stop.check()
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0.5, poll_interval=0.1)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def recorded_code(run: RunDir) -> Mapping[str, str] | None:
+    """Module → SHA-256 as of the session that last trained the run; None where that is not recorded."""
+    try:
+        sessions = json.loads(run.provenance.read_bytes())["sessions"]
+        found = sessions[-1].get("code")
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,103 @@
+"""How a run stands: the state, what status.json says, and what a caller is told."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from sweeps.runs import metrics
+from sweeps.runs.metrics import Row
+
+
+class State(StrEnum):
+    """Of a run; the last two are a job's alone, and never stand in a file."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    BUSY = "busy"
+    """Another process trains the run."""
+    LOST = "lost"
+    """The worker died."""
+
+    @property
+    def is_result(self) -> bool:
+        """Nothing more is to be done."""
+        return self in (State.FINISHED, State.DIVERGED)
+
+
+KEPT = tuple(state for state in State if state not in (State.BUSY, State.LOST))
+"""States that a status.json may hold."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """status.json: how a run stands, by the account of the process that last trained it."""
+
+    state: State
+    epoch: int  # epochs that are complete
+    target: int  # epochs asked for
+    host: str
+    pid: int
+    started: str  # of this session; UTC, ISO 8601
+    updated: str
+    error: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of config.yaml and provenance.json, and of metrics.csv up to row ``epoch``; empty in older files."""
+    program: str | None = None
+    """Which training function it is of: ``module:name``; not in files of release 0.1."""
+    metric: str | None = None
+    """What the program judges an epoch by."""
+    maximize: bool = True
+
+    @classmethod
+    def new(
+        cls, state: State, *, epoch: int, target: int, started: str, error: str | None = None, program: str | None = None,
+        metric: str | None = None, maximize: bool = True,
+    ) -> "Status":  # fmt: skip
+        """A status of this process, as of now."""
+        return cls(
+            state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error,
+            program=program, metric=metric, maximize=maximize,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to, as far as it was asked for."""
+
+    run_id: str
+    path: Path
+    state: State
+    history: tuple[Row, ...] = ()
+    """Of all epochs; a sweep's workers send only the last and the best."""
+    epoch: int = 0
+    last: Row | None = None
+    best: Row | None = None
+    error: str | None = None
+    reused: bool = False  # nothing had to be trained
+    signal: int | None = field(default=None, compare=False)  # the one that interrupted it
+    warning: str | None = None  # of its tracker
+    damage: tuple[str, ...] = ()  # what was found damaged of the run, a line each
+    seconds: float = field(default=0.0, compare=False)  # that this job took
+
+    @classmethod
+    def of(
+        cls, path: Path, state: State, history: Sequence[Row], error: str | None = None, *, metric: str | None = None,
+        maximize: bool = True, reused: bool = False, signal: int | None = None, warning: str | None = None,
+    ) -> "Result":  # fmt: skip
+        rows = tuple(history)
+        return cls(
+            path.name, path, state, rows, len(rows), rows[-1] if rows else None, metrics.best(rows, metric, maximize),
+            error, reused, signal, warning,
+        )  # fmt: skip
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
