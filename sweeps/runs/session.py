@@ -27,6 +27,9 @@ from sweeps.runs.status import Result, State, Status, now
 from sweeps.runs.trackers import Tracking, Untracked, tracking
 
 log = logging.getLogger(__name__)
+_journal = logging.getLogger(f"{__name__}.journal")  # goes to the run's own log alone
+_journal.propagate = False
+_journal.setLevel(logging.INFO)
 
 _current: contextvars.ContextVar["Run | None"] = contextvars.ContextVar("run", default=None)
 
@@ -200,7 +203,7 @@ class Run:
         except Diverged as why:
             return self._end(State.DIVERGED, str(why))
         except BaseException as error:
-            log.info("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())  # the caller says it
+            _journal.info("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())  # the caller says it
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self._write_status(State.FAILED, f"{type(error).__name__}: {error}")
             if isinstance(error, Exception):  # after a second Ctrl-C the user does not want to wait
@@ -241,7 +244,7 @@ class Run:
             session |= {"program": self._program.source, "source_sha256": total, "code": sources}
             self._dir.add_provenance(session)
             self._write_status(State.RUNNING)
-            log.info("training from epoch %d to %d", len(self._history) + 1, self._target)
+            _journal.info("training from epoch %d to %d", len(self._history) + 1, self._target)
             name, options = self._spec.tracker
             self._tracking = tracking(name, self._spec.out, options)
             self._tracking.begin(self._spec.run_id, flatten(self._spec.identity), self._history)
@@ -327,7 +330,7 @@ class Run:
         if not self._recorded:
             self._recorded = True
         self._write_status(state, error)
-        log.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
+        _journal.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
         self._tracking.end(state)
         return Result.of(
             self._dir.path, state, self._history, error, metric=self._program.metric, maximize=self._program.maximize,
@@ -460,17 +463,14 @@ def _log_to(run: RunDir, program: Program) -> Iterator[None]:
     handler = _RunLog(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     own = program.function.__module__.partition(".")[0]
-    packages = [logging.getLogger(name) for name in ("sweeps.runs", own) if name != "__main__"]
-    levels = [package.level for package in packages]
-    for package in packages:
-        package.addHandler(handler)
-        package.setLevel(logging.INFO)
+    loggers = [_journal, *(logging.getLogger(name) for name in ("sweeps.runs", own) if name != "__main__")]
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        for package, level in zip(packages, levels, strict=True):
-            package.setLevel(level)
-            package.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
         with contextlib.suppress(OSError):
             handler.close()
 
