@@ -10,6 +10,7 @@ The archive's comment ends the file: the run's id, and the SHA-256 of every byte
 import hashlib
 import io
 import logging
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from sweeps.runs.npy import UNREADABLE, read_npy
 log = logging.getLogger(__name__)
 
 LARGEST = 2**36  # bytes
+_SEAL = re.compile(rb" sha256:[0-9a-f]{64}\Z")
 
 
 def save(run: RunDir, tree: Any, history: Sequence[Row]) -> None:
@@ -83,8 +85,11 @@ def load(path: Path) -> tuple[Any, list[Row]]:
         FileNotFoundError: there is none yet.
         DamagedRun: the file is truncated, altered, or of another run.
     """
-    content = read_file(path, LARGEST)
+    ends_with_seal = _SEAL.search(read_file(path, LARGEST, tail=200))
     try:
+        if not ends_with_seal:  # before it is read whole: a file that grew may be larger than the memory
+            raise ValueError("not as it was written: it does not end with a seal")
+        content = read_file(path, LARGEST)
         _check_seal(content, path.parent.name)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
 
@@ -127,9 +132,6 @@ def _seal(archive: bytes, run_id: str) -> bytes:
 
 def _check_seal(content: bytes, run_id: str) -> None:
     """Raises ValueError if the file is not as it was written, or another run's."""
-    mark = content.find(_label(""), -200)
-    if mark < 0:
-        raise ValueError("without a seal")
     if hashlib.sha256(memoryview(content)[:-64]).hexdigest().encode() != content[-64:]:
         raise ValueError("not as it was written, by its SHA-256")
     if not content.endswith(_label(run_id), 0, -64):

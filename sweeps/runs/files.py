@@ -14,8 +14,11 @@ LARGEST = 64 * 2**20
 """Bytes of a file other than a checkpoint: what is no run's must not fill the memory."""
 
 
-def read_file(path: Path, limit: int = LARGEST) -> bytes:
+def read_file(path: Path, limit: int = LARGEST, *, tail: int | None = None) -> bytes:
     """A file of a run directory, which may be a stranger's: no link is followed, no pipe waited for.
+
+    Args:
+        tail: only so many bytes at its end.
 
     Raises:
         FileNotFoundError, PermissionError: as usual.
@@ -29,8 +32,10 @@ def read_file(path: Path, limit: int = LARGEST) -> bytes:
                 raise DamagedRun(f"{path}: not a regular file")
             if info.st_size > limit:
                 raise DamagedRun(f"{path}: too large ({info.st_size} bytes)")
+            wanted = info.st_size if tail is None else min(tail, info.st_size)
+            os.lseek(handle, info.st_size - wanted, os.SEEK_SET)
             content = b""
-            while piece := os.read(handle, info.st_size + 1 - len(content)):
+            while piece := os.read(handle, wanted + 1 - len(content)):
                 content += piece
             return content
         finally:
