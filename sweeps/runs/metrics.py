@@ -55,6 +55,8 @@ def number(name: str, value: object) -> float:
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
+        if hasattr(value, "detach"):  # PyTorch warns of the graph of a loss
+            value = value.detach()
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         raise InputError(f"metric {name}", value, "must be a number") from None
