@@ -24,6 +24,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +176,14 @@ class RunDir:
         status, rows = self.read()
         if status is None:
             return None
-        told = {"metric": status.metric, "maximize": status.maximize, "reused": True}
+        told = partial(Result.of, self.path, metric=status.metric, maximize=status.maximize, reused=True)
         has_stopped = (
             status.state == State.FINISHED and epochs <= status.target
         )  # if need be early, by its own decision
         if has_stopped or epochs <= min(len(rows), status.epoch):  # a row after those has no checkpoint yet
-            return Result.of(self.path, State.FINISHED, rows[:epochs], **told)
+            return told(State.FINISHED, rows[:epochs])
         if status.state == State.DIVERGED:
-            return Result.of(self.path, State.DIVERGED, rows[:epochs], status.error, **told)
+            return told(State.DIVERGED, rows[:epochs], status.error)
         return None
 
     # -- writing (by the holder of the lock) -----------------------------------------------------------------------

@@ -191,6 +191,7 @@ def program(
     renamed: Mapping[str, str] | None = None,
     metric: str | None = None,
     maximize: bool = True,
+    origin: str | None = None,
 ) -> Any:
     """Make a :class:`Program` of a function; with arguments, a decorator.
 
@@ -203,9 +204,10 @@ def program(
             return function
         if not callable(function):
             raise InputError("function", function, "must be a function of a configuration")
+        own_name = getattr(function, "__name__", "function").strip("_<>")
         return Program(
-            function, name or getattr(function, "__name__", "function").strip("_<>"), budget, tuple(ignore), added or {},
-            renamed or {}, metric, maximize, main=main_file(function),
+            function, name or own_name, budget, tuple(ignore), added or {}, renamed or {}, metric, maximize,
+            origin=origin, main=main_file(function),
         )  # fmt: skip
 
     return decorate if function is None else decorate(function)

@@ -23,6 +23,7 @@ from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program, RunSpec
 from sweeps.runs.schema import integer
+from sweeps.runs.state import encode
 from sweeps.runs.status import Result, State, Status, now
 from sweeps.runs.trackers import Tracking, Untracked, tracking
 
@@ -154,7 +155,7 @@ class Run:
             capturing = functools.partial(_capture, state, tuple(rng))
             state_is_given = state is not None or rng
             if state_is_given:
-                checkpoint.state.encode(capturing())  # what cannot be saved is an error now
+                encode(capturing())  # what cannot be saved is an error now
             if self._tree is not None:
                 if not state_is_given:
                     raise InputError("state", "None", "is missing: the run goes on from a checkpoint")
@@ -203,11 +204,13 @@ class Run:
         except Diverged as why:
             return self._end(State.DIVERGED, str(why))
         except BaseException as error:
-            _journal.info("failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc())  # the caller says it
+            _journal.info(
+                "failed in epoch %d\n%s", len(self._history) + 1, traceback.format_exc()
+            )  # the caller says it
             with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self._write_status(State.FAILED, f"{type(error).__name__}: {error}")
             if isinstance(error, Exception):  # after a second Ctrl-C the user does not want to wait
-                self._tracking.end("failed")
+                self._tracking.end(State.FAILED)
             raise
         finally:
             _current.reset(token)
@@ -436,12 +439,22 @@ def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
 def belongs_to(program: Program, run: RunDir) -> None:
     """Raise InputError if the run is another function's, which has the same name."""
     status = run.read_status()
-    if status and status.program and status.program.rpartition(":")[2] != program.source.rpartition(":")[2]:
+    if status is None or status.program is None:
+        return
+    theirs, ours = _place(status.program), _place(program.source)
+    if theirs != ours and "__main__" not in (theirs[0], ours[0]):  # which is a notebook's, say
         raise InputError(
             "program",
             program.source,
-            f"has a run of the same id as {status.program}, {run.path}; give one of them a name",
+            f"would share a run with {status.program}, {run.path}; give one of them a name=, or another out; "
+            f"if it is the same function, moved: origin={status.program!r}",
         )
+
+
+def _place(source: str) -> tuple[str, str]:
+    """The module, without its packages (``python -m pkg.app`` is app), and the function."""
+    module, _, name = source.rpartition(":")
+    return module.rpartition(".")[2], name
 
 
 def _finished_and_whole(program: Program, run: RunDir, spec: RunSpec) -> Result | None:

@@ -157,7 +157,7 @@ def capture_generators(names: tuple[str, ...]) -> dict[str, Any]:
         if name == "python":
             states[name] = random.getstate()
         elif name == "numpy":
-            kind, keys, *rest = np.random.get_state()
+            kind, keys, *rest = np.random.get_state()  # noqa: NPY002, the global one is asked for
             states[name] = [kind, keys, *rest]
         elif name == "torch":
             import torch
@@ -172,7 +172,7 @@ def restore_generators(states: Mapping[str, Any]) -> None:
     if "python" in states:
         random.setstate(_tuples(states["python"]))
     if "numpy" in states:
-        np.random.set_state(tuple(states["numpy"]))
+        np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002
     if "torch" in states:
         import torch
 
@@ -287,7 +287,7 @@ def names(spec: bytes) -> Iterator[str]:
 
     def walk(value: Any) -> Iterator[str]:
         if isinstance(value, dict):
-            kind, inner = next(iter(value.items()), ("", None))
+            kind, inner = next(iter(value.items()), ("", {}))
             if kind in ("array", "bytes", "tensor"):
                 yield str(inner)
             elif kind == "map":

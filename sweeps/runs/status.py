@@ -57,8 +57,8 @@ class Status:
 
     @classmethod
     def new(
-        cls, state: State, *, epoch: int, target: int, started: str, error: str | None = None, program: str | None = None,
-        metric: str | None = None, maximize: bool = True,
+        cls, state: State, *, epoch: int, target: int, started: str, error: str | None = None,
+        program: str | None = None, metric: str | None = None, maximize: bool = True,
     ) -> "Status":  # fmt: skip
         """A status of this process, as of now."""
         return cls(

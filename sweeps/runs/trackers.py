@@ -64,7 +64,7 @@ class MLflow:
     """A run of an MLflow experiment, found again by its tag ``mlp.run_id``."""
 
     _TAG = "mlp.run_id"
-    _STATUS: Mapping[State, str] = {"finished": "FINISHED", "interrupted": "KILLED"}  # FAILED otherwise
+    _STATUS: Mapping[State, str] = {State.FINISHED: "FINISHED", State.INTERRUPTED: "KILLED"}  # FAILED otherwise
     _ENVIRONMENT: Mapping[str, str] = {  # unless the user's says otherwise; by itself MLflow keeps trying for minutes,
         "HTTP_REQUEST_TIMEOUT": "10",
         "HTTP_REQUEST_MAX_RETRIES": "1",
