@@ -12,7 +12,10 @@ import numpy as np
 import yaml
 
 from mlp.config import RunConfig
-from sweeps.runs.directory import Epoch, RunDir, new_status, now
+from mlp.epochs import Epoch
+from mlp.training import program
+from sweeps.runs.directory import RunDir
+from sweeps.runs.status import State, Status, now
 
 _PROVENANCE = {
     "started": now(),
@@ -78,7 +81,10 @@ def make_run(
     rows = history(epochs, seed=config.seed) if rows is None else rows
     text = "\n".join(",".join(map(repr, row)) for row in rows)
     run.metrics.write_text(",".join(Epoch._fields) + "\n" + text + "\n" * bool(rows))
-    status = new_status(state, epoch=len(rows), target=target or epochs, started=now(), error=error)
+    status = Status.new(
+        State(state), epoch=len(rows), target=target or epochs, started=now(), error=error,
+        program=program.source, metric=program.metric, maximize=program.maximize,
+    )  # fmt: skip
     run.status.write_text(json.dumps(vars(status), indent=2) + "\n")
     run.provenance.write_text(json.dumps({"sessions": [_PROVENANCE]}, indent=1) + "\n")
     return run

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from mlp.composition import compose
-from sweeps.runs.directory import Epoch
-from sweeps.runs.session import train
+from mlp.epochs import Epoch
+from mlp.training import train
 
 FOLDER = Path(__file__).parent / "golden"
 RUNS = {

@@ -14,7 +14,7 @@ from mlp.data import load
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.trainer import Trainer
-from sweeps.runs import checkpoint
+from mlp.training import parameters as parameters_of
 
 HIDDEN, STEPS, BATCH, CLASSES = (32, 16), 300, 50, 10
 LIMIT = 1e-10  # of max |ours − theirs| / max |theirs|, for each array
@@ -110,7 +110,7 @@ def side_by_side(torch, config, activation, measure, optimizer_of):
     """Train both; the largest relative differences of a parameter array at the end, and of any step's loss."""
     dataset = load("mnist", dict(config.data.options))
     ours = Trainer(config, dataset)
-    mine = list(checkpoint.parameters(ours.network).values())  # W1, b1, W2, …
+    mine = list(parameters_of(ours.network).values())  # W1, b1, W2, …
     theirs = [torch.tensor(array, requires_grad=True) for array in mine]
     optimizer = optimizer_of(theirs)
     start = ours.network.theta.copy()

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 from test_session import arrays, measured, start
 
+from mlp import stats
 from mlp.activations import ACTIVATIONS
+from mlp.composition import compose
 from mlp.data import load
 from mlp.losses import LOSSES
 from mlp.probe import SATURATED, Probe
-from mlp.train import compose
 from mlp.trainer import Trainer
-from sweeps.runs.directory import LayerStats, RunDir
+from mlp.training import train
+from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun
-from sweeps.runs.session import train
 
 
 def of(words):
@@ -83,17 +84,17 @@ def test_with_and_without_the_training_is_the_same_bit_for_bit(small, tmp_path, 
         words = [*small, f"activ={activ}", f"optim={optim}", "epochs=2"]
         plain, probed = train(compose(*words)), train(compose(*words, "stats=true", f"out={tmp_path / 'probed'}"))
         assert (measured(plain.path), arrays(plain.path)) == (measured(probed.path), arrays(probed.path))
-        assert not RunDir(plain.path).stats.exists()
+        assert not stats.path(RunDir(plain.path)).exists()
 
 
 def epochs(run):
-    return [row.epoch for row in run.read_stats() if row.layer == 1]
+    return [row.epoch for row in stats.read(run) if row.layer == 1]
 
 
 def test_the_table_has_the_initial_weights_and_each_epoch(small):
     run = RunDir(train(compose(*small, "stats=true")).path)
     assert epochs(run) == [0, 1, 2, 3, 4]
-    assert run.read_stats()[-1].grad_rms > 0
+    assert stats.read(run)[-1].grad_rms > 0
 
 
 def test_after_kill_9_it_is_what_it_would_have_been(small, tmp_path):
@@ -107,11 +108,11 @@ def test_after_kill_9_it_is_what_it_would_have_been(small, tmp_path):
     (path,) = (tmp_path / "out" / "runs").iterdir()
     run = RunDir(path)
     last = len(run.read_metrics()) + 3
-    with run.stats.open("a") as file:  # what no checkpoint covers, and a torn row
+    with stats.path(run).open("a") as file:  # what no checkpoint covers, and a torn row
         file.write(f"{last + 90},1,9,9,9,9,9,9,9\n{last + 90},2,9,9")
     train(compose(*words, f"epochs={last}", f"out={tmp_path / 'out'}"))
     straight = train(compose(*words, f"epochs={last}", f"out={tmp_path / 'straight'}"))
-    assert run.stats.read_bytes() == RunDir(straight.path).stats.read_bytes()
+    assert stats.path(run).read_bytes() == stats.path(RunDir(straight.path)).read_bytes()
     assert epochs(run) == list(range(last + 1))
 
 
@@ -132,7 +133,7 @@ def test_a_finished_run_is_not_trained_again_for_them(small, command):
     )
 
 
-HEADER = ",".join(LayerStats._fields)
+HEADER = ",".join(stats.LayerStats._fields)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +141,9 @@ HEADER = ",".join(LayerStats._fields)
 )
 def test_a_damaged_table_is_found_out_and_begun_anew(small, content, caplog):
     run = RunDir(train(compose(*small, "epochs=2", "stats=true")).path)
-    run.stats.write_text(content)
+    stats.path(run).write_text(content)
     with pytest.raises(DamagedRun):
-        run.read_stats()
+        stats.read(run)
     train(compose(*small, "stats=true"))
     assert epochs(run) == [2, 3, 4]
     assert "beginning it anew" in caplog.text

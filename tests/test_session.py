@@ -14,21 +14,21 @@ import pytest
 from mlp.composition import compose
 from mlp.losses import LOSSES
 from mlp.trainer import Trainer
+from mlp.training import train
 from sweeps.runs import checkpoint
-from sweeps.runs.directory import Epoch, RunDir
-from sweeps.runs.session import train
+from sweeps.runs.directory import RunDir
 
 TIMES = ("seconds", "eval_seconds")
 
 
 def measured(run):
     """metrics.csv without its clock columns."""
-    return [tuple(v for k, v in row._asdict().items() if k not in TIMES) for row in RunDir(run).read_metrics()]
+    return [tuple(v for k, v in row.items() if k not in TIMES) for row in RunDir(run).read_metrics()]
 
 
 def arrays(run):
     with np.load(run / "checkpoint.npz") as file:
-        clock = [Epoch._fields.index(name) for name in TIMES]
+        clock = [list(file["columns"]).index(name) for name in TIMES]
         return {k: (np.delete(file[k], clock, axis=1) if k == "history" else file[k]).tobytes() for k in file.files}
 
 
@@ -229,10 +229,10 @@ def test_a_full_disk_costs_the_epoch_and_says_so(small, monkeypatch, tmp_path):
     config = compose(*small)
     save = checkpoint.save
 
-    def full(path, network, optimizer, history):
+    def full(run, tree, history):
         if len(history) == 3:
-            raise OSError(28, "No space left on device", str(path))
-        save(path, network, optimizer, history)
+            raise OSError(28, "No space left on device", str(run.checkpoint))
+        save(run, tree, history)
 
     monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="No space left"):
@@ -283,4 +283,4 @@ def test_a_continued_run_sums_its_losses_as_an_unbroken_one(small, tmp_path, los
     straight = train(compose(*words, "epochs=2", f"out={tmp_path / 'straight'}"))
     for epochs in (1, 2):
         continued = train(compose(*words, f"epochs={epochs}", f"out={tmp_path / 'continued'}"))
-    assert [row[:7] for row in continued.history] == [row[:7] for row in straight.history]
+    assert measured(continued.path) == measured(straight.path)
