@@ -1,4 +1,4 @@
-"""The configuration columns of this program's runs, for ``sweeps``: ``optim.lr`` is ``lr``, ``model.hidden`` ``360``."""
+"""The configuration columns of networks' runs, for ``sweeps``: ``optim.lr`` as ``lr``, and so on."""
 
 from collections.abc import Mapping
 from typing import Any

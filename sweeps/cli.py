@@ -7,8 +7,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from sweeps.read import extensions
 from sweeps.runs.command import fail, run
 from sweeps.runs.errors import InputError
 from sweeps.runs.files import folder, write_atomic
@@ -17,7 +18,15 @@ from sweeps.runs.schema import number
 if TYPE_CHECKING:
     from sweeps.read.collect import Collection
 
-_Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], int]
+"""Carries out a command and returns the exit status."""
+
+
+class AddCommand(Protocol):
+    """What a function of the entry points ``sweeps.commands`` is called with."""
+
+    def __call__(self, name: str, run: Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
+        """The parser of a new command, with ``--out`` and, unless ``filters`` is false, those of the runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +47,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sweeps", description="Read collected runs back.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: _Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
+    def command(name: str, run: Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary)
         sub.set_defaults(run=run, filters=[] if filters else None)
         sub.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="results tree (outputs)")
@@ -50,31 +59,23 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
     command("collect", _collect, "runs and epochs as Parquet and CSV in DIR")
     sub = command("tables", _tables, "the report's tables, in DIR/tables; or, with --rows and --cols, any comparison")
-    sub.add_argument("--only", type=_words, metavar="NAMES", help="of table1,table2,lr,wd,mo")
-    sub.add_argument("--rows", type=_words, default=[], metavar="KEYS", help="e.g. activ")
-    sub.add_argument("--cols", type=_words, default=[], metavar="KEYS", help="e.g. model,optim")
-    sub.add_argument("--values", type=_words, default=["test_acc"], metavar="METRICS", help="(test_acc)")
+    sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="of table1,table2,lr,wd,mo")
+    sub.add_argument("--rows", type=_comma_list, default=[], metavar="KEYS", help="e.g. activ")
+    sub.add_argument("--cols", type=_comma_list, default=[], metavar="KEYS", help="e.g. model,optim")
+    sub.add_argument("--values", type=_comma_list, metavar="METRICS", help="(test_acc, or what the runs judge by)")
     sub.add_argument("--format", choices=("md", "tex", "csv"), default="md", help="of a comparison (md)")
     sub = command("figures", _figures, "the report's figures 1 to 8, in DIR/figures")
-    sub.add_argument("--only", type=_words, metavar="NUMBERS", help="e.g. 5,6")
+    sub.add_argument("--only", type=_comma_list, metavar="NUMBERS", help="e.g. 5,6")
     sub = command("curves", _curves, "any metric over the epochs, in DIR/figures")
-    sub.add_argument("--metric", default="valid_acc", help="(valid_acc)")
+    sub.add_argument("--metric", help="(what the runs judge by)")
     sub.add_argument("--by", metavar="KEYS", help="one curve for each value of these, e.g. lr (all that vary)")
     sub = command("heatmap", _heatmap, "any run metric over two keys, in DIR/figures")
     sub.add_argument("--x", required=True, metavar="KEY")
     sub.add_argument("--y", required=True, metavar="KEY")
-    sub.add_argument("--value", default="best_valid_acc", metavar="METRIC", help="(best_valid_acc)")
-    command("gradients", _gradients, "gradient flow and saturation of runs with stats, in DIR/figures")
-    sub = command("weights", _weights, "a run's first layer as images, in DIR/figures", filters=False)
-    sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
-    sub.add_argument("--units", type=int, default=100, metavar="N", help="the N strongest (100)")
-    sub = command("landscape", _landscape, "the loss from initial to trained weights, in DIR/figures", filters=False)
-    sub.add_argument("names", nargs="+", metavar="RUN")
+    sub.add_argument("--value", metavar="METRIC", help="(the best of what the runs judge by)")
     sub = command("claims", _claims, "the report's conclusions, checked, in DIR/claims.md and .json")
-    sub.add_argument("--only", type=_words, metavar="NAMES")
+    sub.add_argument("--only", type=_comma_list, metavar="NAMES")
     sub.add_argument("--brief", action="store_true", help="a line for each")
-    sub = command("timing", _timing, "time the nets alone on this machine, for the claims about time", filters=False)
-    sub.add_argument("--rounds", type=int, default=10, metavar="N", help="(10)")
     command("report", _report, "everything on one page, DIR/report/index.html")
     sub = command("export", _export, "tell a tracker of runs that exist already; again, and it hears only what is new")
     sub.add_argument("--to", required=True, choices=("mlflow", "tensorboard"))
@@ -83,20 +84,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--dir", metavar="LOGS", help="TensorBoard's (DIR/tensorboard)")
     sub = command("ls", _ls, "list runs")
     sub.add_argument("--sort", metavar="COLUMN", help="e.g. test_acc; -test_acc for the highest first")
-    sub.add_argument("--columns", type=_words, metavar="COLUMNS")
+    sub.add_argument("--columns", type=_comma_list, metavar="COLUMNS")
     sub.add_argument("--limit", type=int, metavar="N", help="rows at most; 0 for all")
     sub.add_argument("--csv", action="store_true", help="full precision, for programs")
     sub = command("show", _show, "one run: configuration, status, metrics, provenance", filters=False)
     sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
     sub = command("diff", _diff, "two runs: where they differ, and their metrics", filters=False)
     sub.add_argument("names", nargs=2, metavar="RUN")
-    sub = command("mistakes", _mistakes, "draw what a trained network gets wrong, in DIR/evaluations", filters=False)
-    sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
-    sub.add_argument("words", metavar="data=NAME data.KEY=VALUE", nargs="*", help="other data than the run's own")
     sub = command("watch", _watch, "the running runs, live, until Ctrl-C", filters=False)
     sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
-    sub.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between looks (1)")
-    sub.add_argument("--once", action="store_true", help="a single look")
+    sub.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between updates (1)")
+    sub.add_argument("--once", action="store_true", help="show it once")
+
+    for add in extensions.load(extensions.COMMANDS):
+        add(command)
 
     args, rest = parser.parse_known_args(_joined(argv))
     if rest and (args.filters is None or any(word.startswith("-") for word in rest)):
@@ -117,18 +118,18 @@ def _joined(argv: list[str]) -> list[str]:
     return words
 
 
-def _words(text: str) -> list[str]:
+def _comma_list(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
 # ----------------------------------------------------------------------------------------------------------- commands
 
 
-def _load(args: argparse.Namespace) -> "Collection":
-    """The chosen runs; a line of warning for each directory that cannot be read."""
-    from sweeps.read.collect import load
+def load(args: argparse.Namespace) -> "Collection":
+    """The runs that a command's filters choose; a line of warning for each directory that cannot be read."""
+    from sweeps.read import collect
 
-    collection = load(args.out, *args.filters, sweep=args.sweep, epochs=args.epochs)
+    collection = collect.load(args.out, *args.filters, sweep=args.sweep, epochs=args.epochs)
     for problem in collection.problems:
         print(f"warning: {problem}", file=sys.stderr)
     return collection
@@ -137,24 +138,26 @@ def _load(args: argparse.Namespace) -> "Collection":
 def _collect(args: argparse.Namespace) -> int:
     from sweeps.read.collect import write
 
-    collection = _load(args)
+    collection = load(args)
     states = collection.runs["state"].value_counts()
     found = ", ".join(f"{count} {state}" for state, count in states.items())
     print(f"{len(collection.runs)} runs ({found or 'none'}), {len(collection.epochs)} epochs")
-    return _written(write(collection, args.out))
+    return written(write(collection, args.out))
 
 
 def _tables(args: argparse.Namespace) -> int:
-    from sweeps.show import tables
+    from sweeps.show import explore, tables
 
     if args.rows or args.cols:
-        table = tables.pivot(_load(args), args.rows, args.cols, args.values)
+        collection = load(args)
+        usual = ["test_acc"] if "test_acc" in collection.runs else [explore.last_column(collection)]
+        table = tables.pivot(collection, args.rows, args.cols, args.values or usual)
         render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
         print(render(), end="")
         return 0
     names = _chosen(args.only, list(tables.TABLES))
-    collection = _load(args)
-    return _written(
+    collection = _of_report(load(args), "tables", "; --rows and --cols make tables of any runs")
+    return written(
         [path for name in names for path in tables.TABLES[name](collection).write(folder(args.out, "tables"))]
     )
 
@@ -163,81 +166,56 @@ def _figures(args: argparse.Namespace) -> int:
     from sweeps.show import figures
 
     numbers = _chosen(args.only, [str(number) for number in figures.FIGURES])
-    collection = _load(args)
+    collection = _of_report(load(args), "figures", "; curves and heatmap draw any runs")
     stems = []
     for figure in numbers:
-        stems.append(_figure_stem(args.out, f"fig{figure}"))
+        stems.append(figure_stem(args.out, f"fig{figure}"))
         figures.save(figures.FIGURES[int(figure)](collection), stems[-1])
-    return _written([stem.with_name(f"{stem.name}.{suffix}") for stem in stems for suffix in ("png", "svg", "pdf")])
+    return written([stem.with_name(f"{stem.name}.{suffix}") for stem in stems for suffix in ("png", "svg", "pdf")])
 
 
 def _curves(args: argparse.Namespace) -> int:
+    from sweeps.read.summary import judged
     from sweeps.show import figures
 
-    figure = figures.curves(_load(args), metric=args.metric, by=args.by)
-    stem = _figure_stem(args.out, f"curves-{args.metric}" + (f"-by-{args.by.replace(',', '-')}" if args.by else ""))
+    collection = load(args)
+    metric = args.metric or judged(collection)[0]
+    figure = figures.curves(collection, metric=metric, by=args.by)
+    stem = figure_stem(args.out, f"curves-{metric}" + (f"-by-{args.by.replace(',', '-')}" if args.by else ""))
     figures.save(figure, stem)
-    return _written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
+    return written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
 
 
 def _heatmap(args: argparse.Namespace) -> int:
-    from sweeps.show import figures
+    from sweeps.show import explore, figures
 
-    figure = figures.heatmap(_load(args), x=args.x, y=args.y, value=args.value)
-    stem = _figure_stem(args.out, f"heatmap-{args.value}-{args.x}-{args.y}")
+    collection = load(args)
+    value = args.value or explore.best_column(collection)
+    figure = figures.heatmap(collection, x=args.x, y=args.y, value=value)
+    stem = figure_stem(args.out, f"heatmap-{value}-{args.x}-{args.y}")
     figures.save(figure, stem)
-    return _written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
-
-
-def _gradients(args: argparse.Namespace) -> int:
-    from sweeps.show import draw, inside
-
-    return _written(draw.save(inside.gradients(_load(args)), _figure_stem(args.out, "gradients")))
-
-
-def _weights(args: argparse.Namespace) -> int:
-    from sweeps.read.inside import restore
-    from sweeps.runs.reading import find
-    from sweeps.show import draw, inside
-
-    run = find(args.out, args.name)
-    figure = inside.weights(restore(run), units=args.units)
-    return _written(draw.save(figure, _figure_stem(args.out, f"weights-{run.path.name}")))
-
-
-def _landscape(args: argparse.Namespace) -> int:
-    from sweeps.read.inside import restore
-    from sweeps.runs.reading import find
-    from sweeps.show import draw, inside
-
-    figure = inside.landscape([restore(find(args.out, name)) for name in args.names])
-    return _written(draw.save(figure, _figure_stem(args.out, "landscape")))
+    return written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
 
 
 def _claims(args: argparse.Namespace) -> int:
     from sweeps.judge import claims
 
     names = _chosen(args.only, list(claims.CLAIMS))
-    chosen = [claim for claim in claims.evaluate(_load(args)) if claim.name in names]
+    collection = _of_report(load(args), "claims")
+    chosen = [claim for claim in claims.evaluate(collection) if claim.name in names]
     markdown = claims.to_markdown(chosen)
     print(claims.to_text(chosen) if args.brief else markdown, end="")
     if args.only:
         return 0
     write_atomic(args.out / "claims.md", markdown.encode())
     write_atomic(args.out / "claims.json", claims.to_json(chosen).encode())
-    return _written([args.out / "claims.md", args.out / "claims.json"])
-
-
-def _timing(args: argparse.Namespace) -> int:
-    from sweeps.judge import timing
-
-    return _written([timing.measure(args.out, rounds=args.rounds)])
+    return written([args.out / "claims.md", args.out / "claims.json"])
 
 
 def _report(args: argparse.Namespace) -> int:
     from sweeps.show import report
 
-    return _written([report.write(_load(args), args.out)])
+    return written([report.write(load(args), args.out)])
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -245,7 +223,7 @@ def _export(args: argparse.Namespace) -> int:
 
     options = {"dir": args.dir} if args.to == "tensorboard" else {"uri": args.uri, "experiment": args.experiment}
     try:
-        told = export.export(_load(args), args.to, say=lambda line: print(f"note: {line}", file=sys.stderr), **options)
+        told = export.export(load(args), args.to, say=lambda line: print(f"note: {line}", file=sys.stderr), **options)
     except export.ExportError as error:
         return fail(str(error), 1)
     print(f"{told} runs exported to {args.to}")
@@ -255,8 +233,8 @@ def _export(args: argparse.Namespace) -> int:
 def _ls(args: argparse.Namespace) -> int:
     from sweeps.show import listing
 
-    collection = _load(args)
-    runs = listing.select(collection.runs, args.columns or listing.COLUMNS, args.sort)
+    collection = load(args)
+    runs = listing.select(collection.runs, args.columns or listing.default_columns(collection), args.sort)
     if args.csv:
         print((runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
     else:
@@ -280,18 +258,6 @@ def _diff(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mistakes(args: argparse.Namespace) -> int:
-    from mlp import evaluate, load
-    from sweeps.show import mistakes
-
-    model = load(args.name, args.out)
-    choice, dataset = evaluate.choose_data(model, args.words)
-    result = evaluate.evaluate(model, dataset)
-    stem = evaluate.folder(model, args.out) / evaluate.stem(choice, dataset)
-    title = f"{model.run_id}, epoch {model.epoch}, {choice.name}"
-    return _written(mistakes.write(result, dataset.test, choice.name, title, stem))
-
-
 def _watch(args: argparse.Namespace) -> int:
     from sweeps.read.collect import read_manifest
     from sweeps.show import listing
@@ -309,10 +275,25 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
     return only or known
 
 
-def _figure_stem(out: Path, name: str) -> Path:
-    return folder(out, "figures") / name.replace(".", "_")  # an option's dot would pass for a suffix
+def _of_report(collection: "Collection", what: str, instead: str = "") -> "Collection":
+    """The collection, if it has runs of the report's networks or none at all.
+
+    Raises:
+        InputError: all runs are of other programs.
+    """
+    from sweeps.read.summary import has_networks
+
+    if len(collection.runs) and not has_networks(collection.runs):
+        raise InputError(what, f"{len(collection.runs)} runs", f"none is of the report's networks{instead}")
+    return collection
 
 
-def _written(paths: list[Path]) -> int:
+def figure_stem(out: Path, name: str) -> Path:
+    """``out``/figures/``name``, without a suffix; a dot or slash in a name would pass for a suffix or a folder."""
+    return folder(out, "figures") / name.replace(".", "_").replace("/", "_")
+
+
+def written(paths: list[Path]) -> int:
+    """Name the files that a command wrote, and return its exit status."""
     print(*paths, sep="\n")
     return 0

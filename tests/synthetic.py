@@ -1,4 +1,4 @@
-"""Complete run directories without the training: made up, but in every file as ``mlp`` writes them.
+"""Complete run directories without the training: made up, but in every file as their programs write them.
 
 python tests/synthetic.py OUT COUNT EPOCHS
 """
@@ -14,7 +14,10 @@ import yaml
 from mlp.config import RunConfig
 from mlp.epochs import Epoch
 from mlp.training import program
+from sweeps.runs import metrics
 from sweeps.runs.directory import RunDir
+from sweeps.runs.identity import digest
+from sweeps.runs.metrics import Row
 from sweeps.runs.status import State, Status, now
 
 _PROVENANCE = {
@@ -79,12 +82,32 @@ def make_run(
     run.path.mkdir(parents=True)
     run.config.write_bytes(yaml.dump(config.identity, Dumper=yaml.CSafeDumper, sort_keys=False).encode())
     rows = history(epochs, seed=config.seed) if rows is None else rows
-    text = "\n".join(",".join(map(repr, row)) for row in rows)
-    run.metrics.write_text(",".join(Epoch._fields) + "\n" + text + "\n" * bool(rows))
     status = Status.new(
         State(state), epoch=len(rows), target=target or epochs, started=now(), error=error,
         program=program.source, metric=program.metric, maximize=program.maximize,
     )  # fmt: skip
+    return _write(run, [Row(row._asdict()) for row in rows], Epoch._fields, status)
+
+
+def make_other(
+    out: Path, config: dict, columns: dict[str, list[float]], *, program: str = "other:train",
+    metric: str | None = None, maximize: bool = True, state: str = "finished", target: int | None = None,
+) -> RunDir:  # fmt: skip
+    """A run of any program: any configuration, and ``columns`` of metrics, a value for each epoch."""
+    run = RunDir.of(Path(out), f"{program.rpartition(':')[2]}-{digest(config)[:10]}")
+    run.path.mkdir(parents=True)
+    run.write_config(config)
+    rows = [Row(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [Row(epoch=epoch, **row) for epoch, row in enumerate(rows, start=1)]
+    status = Status.new(
+        State(state), epoch=len(rows), target=target or len(rows) or 1, started=now(), program=program, metric=metric,
+        maximize=maximize,
+    )  # fmt: skip
+    return _write(run, rows, ("epoch", *columns), status)
+
+
+def _write(run: RunDir, rows, names, status: Status) -> RunDir:
+    run.metrics.write_bytes(metrics.table(rows, names))
     run.status.write_text(json.dumps(vars(status), indent=2) + "\n")
     run.provenance.write_text(json.dumps({"sessions": [_PROVENANCE]}, indent=1) + "\n")
     return run

@@ -88,15 +88,15 @@ def test_numbers_take_a_ramp_that_darkens_and_stays_visible_on_white():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    shades = [luminance(look.color) for look in style.looks("lr", (0.0001, 0.001, 0.01, 0.1))]
+    shades = [luminance(look.color) for look in style.styles("lr", (0.0001, 0.001, 0.01, 0.1))]
     assert shades == sorted(shades, reverse=True)
     assert 1.05 / (shades[0] + 0.05) > 1.9
     assert min(a / b for a, b in itertools.pairwise([shade + 0.05 for shade in shades])) > 1.5
 
 
 @pytest.mark.parametrize("count", [2, 7, 8, 12])
-def test_looks_differ_whatever_they_stand_for(count):
-    found = style.looks("anything", [f"value {i}" for i in range(count)])
+def test_styles_differ_for_any_values(count):
+    found = style.styles("anything", [f"value {i}" for i in range(count)])
     assert len(set(found)) == count
 
 

@@ -8,14 +8,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from mlp.train import compose
+from mlp import stats, train
+from mlp.composition import compose
+from mlp.inspect import diagnostics
+from mlp.inspect.restore import layer_stats, restore
 from sweeps.cli import main
 from sweeps.read.collect import load
-from sweeps.read.inside import layer_stats, restore
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.session import train
-from sweeps.show import inside
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +64,25 @@ def test_the_commands_draw(trained, capsys):
 
 def test_gradients_shows_what_stats_csv_holds(trained):
     collection = load(trained)
-    figure = inside.gradients(collection)
-    stats = layer_stats(collection)
+    figure = diagnostics.gradients(collection)
+    table = layer_stats(collection)
     titles = [axes.get_title(loc="left") for axes in figure.axes[:2]]
     assert titles == ["ReLU", "Sigmoid"]
     for place, activ in enumerate(("relu", "sigmoid")):
         axes = figure.axes[2 + place]  # second row: rms ∂L/∂W
         for layer, line in enumerate(axes.get_lines(), start=1):
-            expected = [row.grad_rms for row in run_of(trained, activ).read_stats() if row.layer == layer]
+            expected = [row.grad_rms for row in stats.read(run_of(trained, activ)) if row.layer == layer]
             np.testing.assert_array_equal(line.get_xdata(), [0, 1, 2, 3])
             np.testing.assert_allclose(line.get_ydata(), expected)
         assert layer == 3
-    assert set(stats["epoch"]) == {0, 1, 2, 3}
+    assert set(table["epoch"]) == {0, 1, 2, 3}
     assert set(layer_stats(load(trained, epochs=1))["epoch"]) == {0, 1}
 
 
 def test_gradients_says_what_is_missing(trained, squares, capsys):
     train(compose(*squares, "activ=tanh"))
     assert any(
-        "1 of the runs chosen have no stats" in text.get_text() for text in inside.gradients(load(trained)).texts
+        "1 of the runs chosen have no stats" in text.get_text() for text in diagnostics.gradients(load(trained)).texts
     )
     assert main(["gradients", "activ=tanh", "--out", str(trained)]) == 2
     assert "training with stats=true" in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_restore_has_both_ends_of_the_training(trained, squares):
     network = restore(run_of(trained, "relu"))
     assert network.epoch == 3
     config = compose(*squares, "activ=relu", f"out={trained / 'begin'}")
-    rows = [row for row in run_of(trained, "relu").read_stats() if row.epoch in (0, 3)]
+    rows = [row for row in stats.read(run_of(trained, "relu")) if row.epoch in (0, 3)]
     parameters = [np.split(theta, [25 * 16])[0] for theta in (network.initial, network.trainer.network.theta)]
     for weight, row in zip(parameters, (rows[0], rows[3]), strict=True):
         assert np.sqrt(np.mean(weight.astype(float) ** 2)) == pytest.approx(row.weight_rms)
@@ -110,7 +110,7 @@ def test_restore_has_both_ends_of_the_training(trained, squares):
 def test_the_landscape_goes_through_both_ends(trained):
     network = restore(run_of(trained, "relu"))
     end = network.trainer.network.theta.copy()
-    losses = dict(zip(inside._ALPHAS.round(6), inside._along(network, "test"), strict=True))
+    losses = dict(zip(diagnostics._ALPHAS.round(6), diagnostics._along(network, "test"), strict=True))
     assert losses[1.0] == pytest.approx(run_of(trained, "relu").read_metrics()[-1].test_loss, rel=1e-5)
     np.testing.assert_array_equal(network.trainer.network.theta, end)
     network.trainer.network.theta[:] = network.initial
@@ -121,7 +121,7 @@ def test_the_landscape_of_two_kinds_of_loss_is_refused(trained, squares, capsys)
     train(compose(*squares, "loss=hinge"))
     networks = [restore(run_of(trained, "relu-ce"))]
     with pytest.raises(InputError, match="losses of different kinds"):
-        inside.landscape([*networks, restore_with_path(run_of(trained, "relu-hinge"), networks[0])])
+        diagnostics.landscape([*networks, restore_with_path(run_of(trained, "relu-hinge"), networks[0])])
 
 
 def restore_with_path(run, other):
@@ -137,7 +137,7 @@ def test_weights_of_inputs_that_are_no_images(small, capsys):
     (result.path / ".hydra").mkdir()
     (result.path / ".hydra" / "config.yaml").write_text(f"data: {{path: '{small[1].partition('=')[2]}'}}\n")
     with pytest.raises(InputError, match="no square images: 20 features"):
-        inside.weights(restore(RunDir(result.path)))
+        diagnostics.weights(restore(RunDir(result.path)))
 
 
 @pytest.mark.parametrize("damage", ["absent", "torn", "pickle", "other", "nan", "huge"])

@@ -7,14 +7,19 @@ import zipfile
 import numpy as np
 import pytest
 
+from mlp import stats
 from mlp.composition import compose
 from mlp.data import load
+from mlp.epochs import Epoch
 from mlp.formats import blame, read_npz
+from mlp.stats import LayerStats
 from mlp.trainer import Trainer
+from mlp.training import state as state_of
 from sweeps.launch.manifest import Manifest
-from sweeps.runs import checkpoint
-from sweeps.runs.directory import LayerStats, RunDir
+from sweeps.runs import checkpoint, state
+from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.metrics import Row
 
 NESTED = b"[" * 100_000
 GARBLED = [
@@ -38,6 +43,11 @@ def replaced(path, name, member):
     return buffer.getvalue()
 
 
+def resealed(archive, run):
+    """As one who forges a checkpoint would: with the checksum of what is in it now."""
+    return checkpoint._seal(archive, run.path.name)
+
+
 def array(values):
     buffer = io.BytesIO()
     np.save(buffer, values)
@@ -58,13 +68,14 @@ def test_a_checkpoint_with_a_wrong_history_is_damaged(small, tmp_path, member):
     config = compose(*small)
     trainer = Trainer(config, load(config.data.name, config.data.options))
     run = RunDir(tmp_path)
-    path = run.checkpoint
-    checkpoint.save(run, trainer.network, trainer.optimizer, [])
-    before = trainer.network.theta.copy()
-    path.write_bytes(replaced(path, "history", member))
-    with pytest.raises(DamagedRun, match="damaged checkpoint"):
-        checkpoint.load(path, trainer.network, trainer.optimizer)
-    np.testing.assert_array_equal(trainer.network.theta, before)
+    tree = state.capture(state_of(trainer.network, trainer.optimizer))
+    checkpoint.save(run, tree, [Row(Epoch(1, *[0.5] * 8)._asdict())])
+    assert len(checkpoint.load(run.checkpoint)[1]) == 1
+    run.checkpoint.write_bytes(resealed(replaced(run.checkpoint, "history", member), run))
+    with pytest.raises(DamagedRun, match="damaged checkpoint") as error:
+        checkpoint.load(run.checkpoint)
+    assert "seal" not in str(error.value)
+    assert "SHA-256" not in str(error.value)
 
 
 @pytest.mark.parametrize("header", GARBLED)
@@ -84,9 +95,9 @@ def test_a_nested_status_is_damaged(tmp_path):
 
 def test_stats_of_layer_0_are_damaged(tmp_path):
     run = RunDir(tmp_path)
-    run.write_stats([LayerStats(1, 0, *[0.5] * 7)])
+    stats.write(run, [LayerStats(1, 0, *[0.5] * 7)])
     with pytest.raises(DamagedRun, match=r"stats\.csv"):
-        run.read_stats()
+        stats.read(run)
 
 
 @pytest.mark.parametrize("content", [NESTED, b'{"sessions": 5}'])

@@ -5,6 +5,7 @@ import json
 import pytest
 from threadpoolctl import threadpool_info
 
+from mlp.timing import measure
 from sweeps.judge import timing
 from sweeps.runs.errors import InputError
 
@@ -12,7 +13,7 @@ from sweeps.runs.errors import InputError
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "new"
-    assert timing.measure(out, rounds=2, steps=5) == timing.path(out)
+    assert measure(out, rounds=2, steps=5) == timing.path(out)
     return out
 
 
@@ -38,7 +39,7 @@ def test_tells_its_conditions(measured):
 
 def test_gives_the_threads_back(tmp_path):
     before = [pool["num_threads"] for pool in threadpool_info()]
-    timing.measure(tmp_path, rounds=2, steps=5)
+    measure(tmp_path, rounds=2, steps=5)
     assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
@@ -67,11 +68,11 @@ def test_a_damaged_file_is_refused(measured, tmp_path, damage):
 @pytest.mark.parametrize(("field", "value"), [("rounds", 1), ("steps", 4), ("rounds", 2.5)])
 def test_too_few_to_say_anything_is_refused(tmp_path, field, value):
     with pytest.raises(InputError, match=f"{field}={value}"):
-        timing.measure(tmp_path, **{field: value})
+        measure(tmp_path, **{field: value})
     assert timing.load(tmp_path) is None
 
 
 def test_an_unusable_directory_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="must be a directory"):
-        timing.measure(tmp_path / "file")
+        measure(tmp_path / "file")

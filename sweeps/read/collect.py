@@ -55,7 +55,7 @@ class Collection:
     runs: pd.DataFrame
     """One row per run, ordered by its id."""
     epochs: pd.DataFrame
-    """One row per run and epoch: ``run``, ``epoch``, then every metric, NaN where a run has none; ordered as ``runs``."""
+    """A row per run and epoch: ``run``, ``epoch``, then every metric, NaN where a run has none; in the runs' order."""
     problems: tuple[str, ...]
     """One line for each directory that could not be read: "<dir>: <reason>"."""
     out: Path = Path("outputs")

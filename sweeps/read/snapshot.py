@@ -104,9 +104,7 @@ def refresh(out: Path) -> Snapshot:
         rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
     logged = _parsed(cached["columns"].to_pylist())
     columns, counts, epochs = _matrix(cached["epochs"].combine_chunks(), logged)
-    return Snapshot(
-        cached["name"].to_pylist(), rows, counts, columns, logged, epochs, tuple(sorted(problems))
-    )
+    return Snapshot(cached["name"].to_pylist(), rows, counts, columns, logged, epochs, tuple(sorted(problems)))
 
 
 # ---------------------------------------------------------------------------------------------------- scan and cache
@@ -187,9 +185,8 @@ def _matrix(
     for names, number in kinds.items():
         mine = kind == number
         rows = np.flatnonzero(np.repeat(mine, counts))
-        epochs[np.ix_(rows, [columns.index(name) for name in names])] = _values(
-            column.filter(pa.array(mine)), len(names)
-        )
+        places = np.array([columns.index(name) for name in names])
+        epochs[np.ix_(rows, places)] = _values(column.filter(pa.array(mine)), len(names))
     return columns, counts, epochs
 
 

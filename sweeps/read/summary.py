@@ -115,6 +115,11 @@ def identity_columns(runs: pd.DataFrame) -> list[str]:
     return [column for column in runs.columns if column not in others]
 
 
+def has_networks(runs: pd.DataFrame) -> bool:
+    """Whether any of the runs is of the report's program."""
+    return {"activ", "loss", "optim", "model"} <= {*runs.columns} and bool(runs["activ"].notna().any())
+
+
 def _derived(runs: pd.DataFrame) -> list[str]:
     """``layers``, where it only counts the widths in ``model``."""
     if not {"activ", "model", "layers"} <= {*runs.columns}:
@@ -146,7 +151,7 @@ _READ = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "tes
 
 
 def of_networks(collection: Collection) -> Collection:
-    """The runs that the report is about, those with an ``activ``, and every column that it reads: missing if need be."""
+    """The runs that the report is about, those with an ``activ``, with every column that it reads, empty if need be."""
     runs, epochs = collection.runs, collection.epochs
     keys = [key for key in BASE if "." not in key]
     if "activ" in runs.columns and runs["activ"].notna().all():

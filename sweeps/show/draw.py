@@ -84,8 +84,8 @@ def varying(runs: pd.DataFrame) -> list[str]:
 
 
 def kind_of(metric: str, collection: Collection) -> style.Metric:
-    """How a metric is shown: the known names mean losses and percent where networks of the report are among the runs."""
-    known = "activ" in collection.runs.columns or metric in TIMES
+    """How a metric is shown: known names mean losses and percent only where runs of the report's networks are."""
+    known = summary.has_networks(collection.runs) or metric in TIMES
     return style.metric(metric) if known else style.Metric(metric, metric, "plain")
 
 

@@ -134,7 +134,7 @@ def _is_better_high(metric: str, collection: Collection) -> bool:
 
 def _any_key(runs: pd.DataFrame) -> list[str]:
     """A key to go by where none varies."""
-    return ["activ"] if "activ" in runs.columns else [*summary.identity_columns(runs), "run"][:1]
+    return ["activ"] if summary.has_networks(runs) else [*summary.identity_columns(runs), "run"][:1]
 
 
 def heatmap(collection: Collection, *, x: str, y: str, value: str | None = None) -> Figure:
@@ -235,12 +235,21 @@ def _pooled(runs: pd.DataFrame, keys: Sequence[str], what: str) -> list[str]:
     return [f"Each {what} pools runs that differ in {', '.join(mixed)}."] if mixed else []
 
 
-def best_column(collection: Collection) -> str:
-    """The column of runs with the best value of the metric that they judge by."""
+def last_column(collection: Collection) -> str:
+    """The column of runs with the last value of the metric that they judge by.
+
+    Raises:
+        InputError: no run has a metric.
+    """
     metric, _ = summary.judged(collection)
     if metric is None:
-        raise InputError("value", "", "no run has a metric")
-    return f"best_{summary.column_of(metric, collection.runs)}"
+        raise InputError("metric", "none", "no run has one")
+    return summary.column_of(metric, collection.runs)
+
+
+def best_column(collection: Collection) -> str:
+    """The column with its best value; as :func:`last_column`."""
+    return f"best_{last_column(collection)}"
 
 
 def _value_label(value: str, collection: Collection) -> str:

@@ -1,4 +1,4 @@
-"""Runs that exist already, told to a tracker as if it had watched them; what it knows already is left out."""
+"""Export finished runs to a tracker, as if it had recorded them; what it has already is left out."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from sweeps.read.collect import Collection
-from sweeps.runs.directory import Epoch, RunDir
+from sweeps.runs.directory import RunDir
 from sweeps.runs.identity import flatten
 from sweeps.runs.reading import read_identity
+from sweeps.runs.status import State
 from sweeps.runs.trackers import TRACKERS, require
 
 TARGETS = ("mlflow", "tensorboard")  # wandb cannot be asked offline what it has
@@ -33,24 +34,21 @@ def export(collection: Collection, name: str, *, say: Callable[[str], None], **o
     Raises:
         InputError: its package is not installed.
         ExportError: it failed; the same command goes on from there.
-        DamagedRun, OSError: a run's configuration cannot be read.
+        DamagedRun, OSError: a run's files cannot be read.
     """
     require(name)
-    histories = {str(run): rows for run, rows in collection.epochs.groupby("run")}
-    nothing, told = collection.epochs.head(0), 0
-    for run in collection.runs.itertuples():
-        if run.state == "running":
-            say(f"{run.run} is being trained; export it when it has ended")
+    runs, told = collection.runs, 0
+    for run_id, state, epoch, updated in zip(runs["run"], runs["state"], runs["epoch"], runs["updated"], strict=True):
+        if state == State.RUNNING:
+            say(f"{run_id} is being trained; export it when it has ended")
             continue
-        params = flatten(read_identity(RunDir.of(Path(collection.out), str(run.run))))
-        history = [
-            Epoch(*row) for row in histories.get(str(run.run), nothing)[list(Epoch._fields)].itertuples(index=False)
-        ]
+        run = RunDir.of(Path(collection.out), run_id)
+        params, history = flatten(read_identity(run)), run.read_metrics()[:epoch]
         try:
-            tracker = TRACKERS[name].build(collection.out, _clock(run.updated), **options)
-            tracker.begin(str(run.run), params, history)
-            tracker.end(str(run.state))  # type: ignore[arg-type]  # the collector has checked it
-        except Exception as error:  # whatever a library raises
+            tracker = TRACKERS[name].build(collection.out, _clock(updated), **options)
+            tracker.begin(run_id, params, history)
+            tracker.end(State(state))
+        except Exception as error:  # of any library's kind
             reason = str(error).strip().splitlines()[:1]
             where = f"{told} of {len(collection.runs)} runs were exported"
             raise ExportError(": ".join([name, type(error).__name__, *reason, where])) from error

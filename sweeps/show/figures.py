@@ -16,7 +16,7 @@ from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
 from sweeps.show import style
-from sweeps.show.draw import Curve, legend_right, draw, handles, page, sample_notes, series
+from sweeps.show.draw import Curve, draw, handles, legend_right, page, sample_notes, series
 from sweeps.show.draw import save as save
 from sweeps.show.explore import curves as curves
 from sweeps.show.explore import heatmap as heatmap

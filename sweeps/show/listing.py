@@ -8,9 +8,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
@@ -20,18 +20,40 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.read.filters import known
-from sweeps.runs.directory import Epoch, RunDir, Status, run_dirs
+from sweeps.runs import metrics
+from sweeps.runs.directory import RunDir, run_dirs
 from sweeps.runs.errors import DamagedRun
 from sweeps.runs.files import read_file
 from sweeps.runs.identity import flatten
+from sweeps.runs.metrics import Row
 from sweeps.runs.reading import printable, read_identity
+from sweeps.runs.status import State, Status
+
+if TYPE_CHECKING:
+    from sweeps.read.collect import Collection
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
+"""Of the report's networks; of other programs see :func:`default_columns`."""
 _SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise
 _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "diverged": "magenta", "interrupted": "yellow"}
 
 
 # ---------------------------------------------------------------------------------------------------------------- ls
+
+
+def default_columns(collection: "Collection") -> list[str]:
+    """How each run stands, the keys that vary, and the metric that judges, last and best."""
+    from sweeps.read import summary
+
+    runs = collection.runs
+    if {*COLUMNS, "activ"} <= {*runs.columns} and runs["activ"].notna().all():
+        return list(COLUMNS)
+    keys = [key for key in (*summary.identity_columns(runs), "seed") if key in runs and runs[key].nunique() > 1]
+    metric, _ = summary.judged(collection)
+    measured = [] if metric is None else [summary.column_of(metric, runs)]
+    programs = ["program"] if runs["program"].nunique() > 1 else []
+    columns = [*COLUMNS[:4], *programs, *keys, *measured, *(f"best_{name}" for name in measured), "epoch_seconds"]
+    return [column for column in columns if column in runs]
 
 
 def select(runs: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.DataFrame:
@@ -82,13 +104,14 @@ def show(run: RunDir) -> None:
     status, history = run.read()
     print(printable(run.path.name), f"in {printable(str(run.path))}", sep="\n")
     _print_section("config", _lines(yaml.safe_dump(read_identity(run), sort_keys=False)))
-    _print_section("status", _lines(_pairs(vars(status) | {"checksums": None}) if status else "none"))
+    hidden = {"checksums": None} | ({} if status and status.metric else {"maximize": None})
+    _print_section("status", _lines(_pairs(vars(status) | hidden) if status else "none"))
     print("\nmetrics")
     if history:
-        best = max(history, key=lambda row: row.valid_acc)
-        rows = {"first": history[0], "best": best, "last": history[-1]}
-        body = [[name, *(_word(value) for value in row)] for name, row in rows.items()]
-        print_aligned([["", *Epoch._fields], *body], [False, *[True] * len(Epoch._fields)])
+        best, names = _best(status, history), metrics.columns(history)
+        rows = {"first": history[0], **({"best": best} if best else {}), "last": history[-1]}
+        body = [[label, *(_word(row.get(name)) for name in names)] for label, row in rows.items()]
+        print_aligned([["", *names], *body], [False, *[True] * len(names)])
     else:
         print("  none yet")
     for i, session in enumerate(_sessions(run), start=1):
@@ -103,19 +126,19 @@ def diff(a: RunDir, b: RunDir) -> None:
     """
     names = [printable(run.path.name) for run in (a, b)]
     _print_differences("config", names, *(flatten(read_identity(run)) for run in (a, b)))
-    histories = [run.read()[1] for run in (a, b)]
-    points: list[tuple[str, Callable[[list[Epoch]], Epoch]]] = [
-        ("last", lambda rows: rows[-1]),
-        ("best", lambda rows: max(rows, key=lambda row: row.valid_acc)),
+    read = [run.read() for run in (a, b)]
+    histories = [history for _, history in read]
+    points: list[tuple[str, list[Row | None]]] = [
+        ("last", [history[-1] if history else None for history in histories]),
+        ("best", [_best(status, history) for status, history in read]),
     ]
     common = min(map(len, histories))
     if len(histories[0]) != len(histories[1]) and common:
-        points.append((f"epoch {common}", lambda rows: rows[common - 1]))
+        points.append((f"epoch {common}", [history[common - 1] for history in histories]))
     lines = [["metrics", "", *names, "difference"]]
-    for name, point in points:
-        rows = [point(history) if history else None for history in histories]
-        for field in Epoch._fields:
-            values: list[Any] = [getattr(row, field) if row else None for row in rows]
+    for name, rows in points:
+        for field in metrics.columns([row for history in histories for row in history]):
+            values: list[Any] = [row.get(field) if row else None for row in rows]
             difference = "" if None in values else f"{values[1] - values[0]:+.6g}"
             lines.append([name if field == "epoch" else "", field, *map(_word, values), difference])
     print()
@@ -123,6 +146,13 @@ def diff(a: RunDir, b: RunDir) -> None:
     sessions = [_sessions(run)[-1:] or [{}] for run in (a, b)]
     print()
     _print_differences("provenance", names, *(flatten(s[0]) if isinstance(s[0], dict) else {} for s in sessions))
+
+
+def _best(status: Status | None, history: Sequence[Row]) -> Row | None:
+    """By the run's own metric; a run of release 0.1 names none, and goes by its validation accuracy."""
+    if status and (status.program or status.metric):
+        return metrics.best(history, status.metric, status.maximize)
+    return metrics.best(history, "valid_acc", True)
 
 
 def _print_differences(title: str, names: Sequence[str], a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -160,7 +190,7 @@ def _pairs(values: dict[str, Any]) -> str:
 
 
 class Watch:
-    """How the runs under ``out`` stand; each look reads only what changed since the last one."""
+    """How the runs under ``out`` stand; each reading looks only at what changed since the last one."""
 
     def __init__(self, out: Path, only: set[str] | None = None) -> None:
         self._out, self._only = out, only
@@ -177,7 +207,7 @@ class Watch:
                 info = run.status.stat()
                 stamp = info.st_mtime_ns, info.st_size, info.st_ino
                 old = self._seen.get(name)
-                is_settled = old and old[0] == stamp and old[1] and old[1].state != "running"
+                is_settled = old and old[0] == stamp and old[1] and old[1].state != State.RUNNING
                 now[name] = old if old and is_settled else (stamp, run.read_status())
             except (OSError, DamagedRun, RecursionError):
                 now[name] = (0, 0, 0), None
@@ -188,34 +218,47 @@ class Watch:
         """Counts, the running runs, and those that ended last."""
         found = self.look()
         statuses = {name: status for name, status in found.items() if status}
-        counts: Counter[str] = Counter(status.state for status in statuses.values())
+        counts: Counter[str] = Counter(str(status.state) for status in statuses.values())
         line = Text("  ".join(f"{counts[state]} {state}" for state in _COLOURS if counts[state]) or "no runs")
         waiting = len(self._only - statuses.keys()) if self._only is not None else 0
         unreadable = len(found) - len(statuses)
         for count, word in ((waiting, "waiting"), (unreadable if self._only is None else 0, "unreadable")):
             if count:
                 line.append(f"  {count} {word}")
-        running = [(name, status) for name, status in statuses.items() if status.state == "running"]
-        ended = [(name, status) for name, status in statuses.items() if status.state != "running"]
+        running = [(name, status) for name, status in statuses.items() if status.state == State.RUNNING]
+        ended = [(name, status) for name, status in statuses.items() if status.state != State.RUNNING]
         ended = sorted(ended, key=lambda pair: str(pair[1].updated))[-5:][::-1]
         parts: list[Any] = [line]
         for title, pairs in (("running", running), ("ended last", ended)):
             if pairs:
-                body = [self._line(name, status) for name, status in pairs[:40]]
-                header = [title, "state", "epoch", "valid acc (%)", "s/epoch", "at (UTC)"]
+                judges = {_judge(status) for _, status in pairs[:40]}
+                body = [self._line(name, status, len(judges) > 1) for name, status in pairs[:40]]
+                judge = judges.pop() if len(judges) == 1 else "metric"
+                header = [title, "state", "epoch", _TITLES.get(judge, printable(judge)), "s/epoch", "at (UTC)"]
                 parts.append(_rich(header, body, [False, False, True, True, True, False]))
                 if len(pairs) > 40:
                     parts.append(Text(f"{len(pairs) - 40} more"))
         return Group(*parts)
 
-    def _line(self, name: str, status: Status) -> list[str]:
+    def _line(self, name: str, status: Status, is_named: bool) -> list[str]:
+        """``is_named``: the metric's name stands beside its value."""
+        judge = _judge(status)
         try:
             last = RunDir.of(self._out, name).read_metrics()[-1]
-            measured = [f"{last.valid_acc:.2f}", f"{last.seconds:.2f}"]
-        except (OSError, DamagedRun, IndexError):
+            value = f"{last[judge]:.2f}" if judge in _TITLES else _word(last[judge]) if judge in last else ""
+            measured = [f"{judge} {value}" if is_named and value else value]
+            measured.append(f"{last.seconds:.2f}" if "seconds" in last else "")
+        except (OSError, DamagedRun, LookupError):
             measured = ["", ""]
         texts = [name, status.state, f"{status.epoch}/{status.target}", *measured, str(status.updated)[11:19]]
         return [printable(text) for text in texts]
+
+
+_TITLES = {"valid_acc": "valid acc (%)"}
+
+
+def _judge(status: Status) -> str:
+    return status.metric if isinstance(status.metric, str) else "" if status.program else "valid_acc"
 
 
 def watch(out: Path, only: set[str] | None, *, interval: float, once: bool) -> None:

@@ -46,7 +46,7 @@ def payload(collection: Collection) -> str:
     drawn = runs[runs[_GROUP] < MOST_CURVES]
     epochs = epochs[epochs["run"].isin(drawn["run"])]
     metrics = _distinct(epochs, judged)
-    named = varying(runs.drop(columns=_GROUP)) or (["activ"] if "activ" in runs.columns else keys[:1])
+    named = varying(runs.drop(columns=_GROUP)) or (["activ"] if summary.has_networks(runs) else keys[:1])
     kinds = {metric: kind_of(metric, collection) for metric in metrics}
     content = {
         "metric": judged,
@@ -78,7 +78,7 @@ def _distinct(epochs: pd.DataFrame, judged: str | None) -> list[str]:
 def _main(collection: Collection) -> list[str]:
     """The columns that the table of runs begins with."""
     runs = collection.runs
-    if "activ" in runs.columns and runs["activ"].notna().all():
+    if summary.has_networks(runs) and runs["activ"].notna().all():
         return [*_MAIN, *_MAIN_METRICS]
     judged, _ = summary.judged(collection)
     metric = [] if judged is None else [summary.column_of(judged, runs)]
@@ -89,9 +89,7 @@ def _main(collection: Collection) -> list[str]:
 def _groups(
     runs: pd.DataFrame, epochs: pd.DataFrame, metrics: Sequence[str], named: Sequence[str]
 ) -> list[dict[str, Any]]:
-    tables = {
-        metric: dict(list(summary.curves(runs, epochs, [_GROUP], metric).groupby(_GROUP))) for metric in metrics
-    }
+    tables = {metric: dict(list(summary.curves(runs, epochs, [_GROUP], metric).groupby(_GROUP))) for metric in metrics}
     last = epochs.drop_duplicates("run", keep="last").set_index("run")
     found = []
     for number, members in runs.groupby(_GROUP):

@@ -1,5 +1,7 @@
 """The report page: one HTML file that needs no network, from the collected runs.
 
+Its first part, the course report's claims, tables and figures, is there where runs of that report's networks are.
+
 Data flow one way: Collection → tables, claims, figures, curves → page. Everything from a run is escaped: as HTML text
 here, or as JSON that the page's script shows as text. A Content-Security-Policy lets only the page's own script and
 style run, by their hashes, and lets nothing be fetched. Same data, same bytes.
@@ -14,6 +16,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -25,14 +28,15 @@ from sweeps.runs.errors import InputError
 from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.reading import printable
 from sweeps.search.record import Search, Trial, read_all
-from sweeps.show import searches, style
-from sweeps.show.draw import render, varying
+from sweeps.show import explore, searches, style
+from sweeps.show.draw import kind_of, render, varying
 from sweeps.show.figures import CAPTIONS, FIGURES
 from sweeps.show.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
 from sweeps.show.render import Cell, Table
 from sweeps.show.tables import TABLES
 
 TITLE = "MLP sweeps: tables, figures and checked conclusions"
+_PLAIN_TITLE = "Sweeps: curves and runs"
 _MOST_PROBLEMS = 50
 _MOST_TRIALS = 10  # of a search
 
@@ -53,25 +57,25 @@ def page(collection: Collection) -> str:
     """The page's HTML."""
     if collection.runs.empty:
         raise InputError("out", "", "no runs to report; make some: python -m mlp.train --multirun experiment=report")
+    is_course = summary.has_networks(collection.runs)
     assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    judged = claims.evaluate(collection)
+    judged = claims.evaluate(collection) if is_course else []
     found, troubles = _find_searches(collection)
     slots = {
         "policy": _policy(css, script),
-        "title": escape(TITLE),
+        "title": escape(TITLE if is_course else _PLAIN_TITLE),
         "style": css,
         "script": script,
         "summary": _summary(collection, judged),
-        "claims": _claims(judged),
-        "tables": "".join(_table(table(collection)) for table in TABLES.values()),
-        "figures": _figures(collection),
+        "course_links": _COURSE_LINKS if is_course else "",
+        "course": _course(collection, judged) if is_course else "",
         "searches": _searches(found),
         "searches_link": '<a href="#searches">Searches</a>' if found else "",
         "curves_note": escape(_curves_note(collection)),
         "runs_note": escape(_runs_note(collection)),
         "problems": _problems([*collection.problems, *troubles]),
-        "again": _AGAIN,
+        "again": _AGAIN if is_course else _AGAIN_PLAIN,
         "data": payload(collection),
     }
     template = (assets / "page.html").read_text("utf-8")
@@ -104,26 +108,41 @@ def _policy(css: str, script: str) -> str:
 # -- sections --------------------------------------------------------------------------------------------------------
 
 
+_COURSE_LINKS = '<a href="#claims">Claims</a> <a href="#tables">Tables</a> <a href="#figures">Figures</a>'
+
+
+def _course(collection: Collection, judged: Sequence[Claim]) -> str:
+    """What the course report is about: its claims, tables and figures."""
+    tables = "".join(_table(table(collection)) for table in TABLES.values())
+    return (
+        f'<section id="claims"><h2>Claims</h2>{_claims(judged)}</section>\n'
+        '<section id="tables"><h2>Tables</h2>\n'
+        f'<p class="note">A column\'s heading sorts by it.</p>{tables}</section>\n'
+        f'<section id="figures"><h2>Figures</h2>{_figures(collection)}</section>'
+    )
+
+
 def _summary(collection: Collection, judged: Sequence[Claim]) -> str:
     runs = collection.runs
     states = ", ".join(f"{count:,} {state}" for state, count in runs["state"].value_counts().items())
-    verdicts = pd.Series([claim.verdict for claim in judged]).value_counts()
-    cells = runs.groupby(summary.identity_columns(runs), dropna=False).ngroups
-    facts = {
-        "Runs": f"{len(runs):,} ({states})",
-        "Configurations": f"{cells:,}",
-        "Seeds": ", ".join(map(str, sorted(runs["seed"].unique())[:10]))
-        + (" …" if runs["seed"].nunique() > 10 else ""),
-        "Epochs trained": f"{len(collection.epochs):,}",
-        "Claims": ", ".join(f"{verdicts.get(verdict, 0)} {word}" for verdict, word in _VERDICTS.items()),
-        "Best valid accuracy": _best(runs),
-        "Last update": _moment(runs["updated"].dropna().max()),
-        "Problems": f"{len(collection.problems):,}",
-    }
+    facts = {"Runs": f"{len(runs):,} ({states})", "Configurations": f"{_configurations(runs):,}"}
+    if "seed" in runs.columns:
+        seeds = explore.ordered(runs["seed"])
+        facts["Seeds"] = ", ".join(style.name("seed", seed) for seed in seeds[:10]) + (" …" if len(seeds) > 10 else "")
+    facts["Epochs trained"] = f"{len(collection.epochs):,}"
+    if judged:
+        verdicts = pd.Series([claim.verdict for claim in judged]).value_counts()
+        facts["Claims"] = ", ".join(f"{verdicts.get(verdict, 0)} {word}" for verdict, word in _VERDICTS.items())
+    metric, maximize = summary.judged(collection)
+    if metric is not None:
+        kind = kind_of(metric, collection)
+        facts[f"Best {kind.title}"] = _best(runs, summary.column_of(metric, runs), maximize, kind)
+    facts["Last update"] = _moment(runs["updated"].dropna().max())
+    facts["Problems"] = f"{len(collection.problems):,}"
     stopped = runs[runs["state"] == "diverged"]
     note = ""
     if len(stopped):
-        keys = [*varying(runs), "seed"]
+        keys = [*varying(runs), *(["seed"] if "seed" in runs.columns else [])] or ["run"]
         named = "; ".join(style.label(keys, run) for run in stopped[keys].head(5).itertuples(index=False))
         more = f" and {len(stopped) - 5:,} more" if len(stopped) > 5 else ""
         note = f"<p>Diverged, and marked as such everywhere: {escape(named)}{more}.</p>"
@@ -131,8 +150,13 @@ def _summary(collection: Collection, judged: Sequence[Claim]) -> str:
     return f'<dl class="facts">{items}</dl>{note}'
 
 
+def _configurations(runs: pd.DataFrame) -> int:
+    keys = summary.identity_columns(runs)
+    return int(runs.groupby(keys, dropna=False).ngroups) if keys else 1
+
+
 def _moment(iso: object) -> str:
-    """``2026-11-22 23:14 UTC`` from :func:`sweeps.runs.directory.now`; whatever else a file says, as it is."""
+    """``2026-11-22 23:14 UTC`` from :func:`sweeps.runs.status.now`; other texts as they are."""
     match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", str(iso))
     return f"{match[1]} {match[2]} UTC" if match else str(iso)
 
@@ -140,11 +164,14 @@ def _moment(iso: object) -> str:
 _VERDICTS = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
 
 
-def _best(runs: pd.DataFrame) -> str:
-    if runs["best_valid_acc"].isna().all():
+def _best(runs: pd.DataFrame, metric: str, maximize: bool, kind: style.Metric) -> str:
+    """The best of a metric's column over all runs."""
+    values = runs[f"best_{metric}"]
+    if values.isna().all():
         return "–"
-    best = runs.iloc[int(runs["best_valid_acc"].fillna(-1).argmax())]
-    return f"{best['best_valid_acc']:.2f} % ({best['run']}, epoch {best['best_epoch']:.0f})"
+    best = runs.iloc[int((values if maximize else -values).fillna(-np.inf).argmax())]
+    value = f"{best[f'best_{metric}']:.2f} %" if kind.scale == "accuracy" else f"{best[f'best_{metric}']:.6g}"
+    return f"{value} ({best['run']}, epoch {best['best_epoch']:.0f})"
 
 
 def _claims(judged: Sequence[Claim]) -> str:
@@ -218,7 +245,7 @@ def _image(figure: Figure, alt: str) -> str:
 
 
 def _searches(found: Sequence[Search]) -> str:
-    """The whole section, or nothing where nobody has searched."""
+    """The whole section, or nothing if there are no searches."""
     if not found:
         return ""
     return f'<section id="searches"><h2>Searches</h2>{"".join(map(_search, found))}</section>'
@@ -263,10 +290,12 @@ def _trial(search: Search, trial: Trial) -> str:
 
 
 def _curves_note(collection: Collection) -> str:
-    cells = collection.runs.groupby(summary.identity_columns(collection.runs), dropna=False).ngroups
+    cells = _configurations(collection.runs)
     note = "Point at the plot or move the slider to read values; × is where a run diverged. Bands: 95 % interval (t)."
     if cells > MOST_CURVES:
-        note += f" Of {cells:,} configurations the {MOST_CURVES} of the best valid accuracy are here."
+        metric, _ = summary.judged(collection)
+        by = "" if metric is None else f" of the best {kind_of(metric, collection).title}"
+        note += f" Of {cells:,} configurations the {MOST_CURVES}{by} are here."
     if len(collection.runs) > MOST_SINGLES:
         note += f" Single runs are left out, because there are more than {MOST_SINGLES}."
     return note
@@ -295,6 +324,10 @@ python -m sweeps collect
 python -m sweeps tables
 python -m sweeps figures
 python -m sweeps claims
+python -m sweeps report</code></pre>"""
+
+
+_AGAIN_PLAIN = """<pre><code>python -m sweeps collect
 python -m sweeps report</code></pre>"""
 
 

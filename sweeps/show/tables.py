@@ -123,7 +123,7 @@ def pivot(c: Collection, rows: Sequence[str], cols: Sequence[str], values: Seque
         if not pd.api.types.is_numeric_dtype(runs[known(value, runs.columns)]):
             raise InputError("--values", value, "must be a column of numbers, such as a metric")
     runs, notes = _at_base(runs, keys)
-    if "activ" in runs.columns and _varying(runs, ["loss"]) and any("loss" in value for value in values):
+    if summary.has_networks(runs) and _varying(runs, ["loss"]) and any("loss" in value for value in values):
         notes.append("Losses of different kinds are different quantities, and not to be compared.")
     groups = {_words(group): cell for group, cell in runs.groupby(keys, dropna=False, sort=False)}
     row_keys, col_keys = (_combinations(runs, chosen) for chosen in (rows, cols))
@@ -245,7 +245,7 @@ def _at_base(runs: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, lis
     for key in _varying(runs, [column for column in summary.identity_columns(runs) if column not in free]):
         if not _varies_within(runs, key, free):
             continue
-        base = summary.BASE.get(key) if "activ" in runs.columns else None  # the report's networks alone have one
+        base = summary.BASE.get(key) if summary.has_networks(runs) else None  # the report's networks alone have one
         at_base = runs[(runs[key] == base) | (runs[key].isna() if "." in key else False)]
         if base is None or not len(at_base):
             found = ", ".join(_word(value) for value in itertools.islice(runs[key].drop_duplicates(), 8))

@@ -202,7 +202,7 @@ function point_at(epoch) {
   if (cursor) { cursor.setAttribute("x1", scale.x(epoch)); cursor.setAttribute("x2", scale.x(epoch)); }
   const key = $("metric").value;
   for (const item of $("legend").children) {
-    const line = lines()[item.dataset.index], value = line.values[key][epoch - 1], half = line.half?.[key][epoch - 1];
+    const line = lines()[item.dataset.index], value = line.values[key]?.[epoch - 1], half = line.half?.[key]?.[epoch - 1];
     item.querySelector(".value").textContent = format(value) + (half ? ` ± ${Number(half.toPrecision(2))}` : "");
   }
 }
@@ -231,6 +231,7 @@ $("epoch").addEventListener("input", () => point_at(Number($("epoch").value)));
 $("show-all").addEventListener("click", () => { for (const item of $("legend").children) shown().add(Number(item.dataset.index)); relist(); });
 $("show-none").addEventListener("click", () => { shown().clear(); relist(); });
 $("chart").addEventListener("pointermove", (event) => {
+  if (!scale) return;
   const x = event.clientX - $("chart").getBoundingClientRect().left;
   let nearest = 1;
   for (let e = 2; e <= Number($("epoch").max); e++) if (Math.abs(scale.x(e) - x) < Math.abs(scale.x(nearest) - x)) nearest = e;

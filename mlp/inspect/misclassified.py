@@ -1,4 +1,4 @@
-"""What a trained network gets wrong: its confusion matrix, and the mistakes that it is surest of."""
+"""What a trained network gets wrong: its confusion matrix, and its most confident mistakes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,8 +42,8 @@ def confusion(result: Evaluation, title: str) -> Figure:
     return figure
 
 
-def mistakes(result: Evaluation, test: Split, title: str, shape: Shape) -> Figure:
-    """The images that were taken for another class with the highest probability, the surest first.
+def most_confident(result: Evaluation, test: Split, title: str, shape: Shape) -> Figure:
+    """The images that were taken for another class with the highest probability, highest first.
 
     Args:
         shape: an image (features,) as it is drawn, (height, width) or (height, width, 3).
@@ -61,8 +61,8 @@ def mistakes(result: Evaluation, test: Split, title: str, shape: Shape) -> Figur
             axes = figure.add_subplot(rows, _COLUMNS, place)
             axes.imshow(shape(test.x[test.rows[wrong[i]]]), cmap="gray_r")
             axes.set_axis_off()
-            label, said = result.labels[wrong[i]], result.predicted[wrong[i]]
-            axes.set_title(f"{label}, not {said}\np = {sure[i]:.3f}", fontsize=5, loc="center", pad=2)
+            label, predicted = result.labels[wrong[i]], result.predicted[wrong[i]]
+            axes.set_title(f"{label}, not {predicted}\np = {sure[i]:.3f}", fontsize=5, loc="center", pad=2)
     return figure
 
 
@@ -78,7 +78,7 @@ def write(result: Evaluation, test: Split, data: str, title: str, stem: Path) ->
     """STEM-confusion and, where the images can be shown, STEM-mistakes, as PNG, SVG and PDF."""
     figures = {"confusion": confusion(result, title)}
     if data in SHAPES:
-        figures["mistakes"] = mistakes(result, test, title, SHAPES[data])
+        figures["mistakes"] = most_confident(result, test, title, SHAPES[data])
     written: list[Path] = []
     for name, figure in figures.items():
         written += save(figure, stem.with_name(f"{stem.name}-{name}"))

@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from mlp.data import Split
+from mlp.inspect.restore import Trained, layer_stats
 from mlp.probe import SATURATED
-from sweeps.read import inside
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import integer
@@ -43,7 +43,7 @@ def gradients(collection: Collection) -> Figure:
     Raises:
         InputError: no run has stats, or there are more than ``MOST_COLUMNS`` configurations.
     """
-    stats = inside.layer_stats(collection)
+    stats = layer_stats(collection)
     runs = collection.runs[collection.runs["run"].isin(stats["run"])]
     if runs.empty:
         raise InputError("stats", "none", "no run has any; they are made by training with stats=true")
@@ -57,7 +57,7 @@ def gradients(collection: Collection) -> Figure:
         figure, grid, below = page(rows=len(_ROWS), columns=len(cells), panel=0.82, notes=notes, legend=1, left=0.68)
         panels = np.array(grid, object).reshape(len(_ROWS), len(cells))
         layers = int(stats["layer"].max())
-        colors = [look.color for look in style.looks("layer", range(1, layers + 1))]
+        colors = [drawn.color for drawn in style.styles("layer", range(1, layers + 1))]
         for (column, label, scale), row in zip(_ROWS, panels, strict=True):
             table = epochs if column == "valid_loss" else stats
             shown = table[table["run"].isin(runs["run"])]
@@ -110,7 +110,7 @@ def _epochs_from_0(axes: Axes, last: int) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def weights(trained: inside.Trained, *, units: int = 100) -> Figure:
+def weights(trained: Trained, *, units: int = 100) -> Figure:
     """What the units of the first layer look for: their weights as images, the strongest unit first.
 
     Raises:
@@ -154,7 +154,7 @@ _ALPHAS = np.linspace(-0.5, 1.5, 41)
 _IMAGES = 2000
 
 
-def landscape(networks: Sequence[inside.Trained]) -> Figure:
+def landscape(networks: Sequence[Trained]) -> Figure:
     """The loss at θ₀ + α (θ_T − θ₀): a straight line through the initial weights (α = 0) and the trained (α = 1).
 
     Raises:
@@ -174,10 +174,10 @@ def landscape(networks: Sequence[inside.Trained]) -> Figure:
         figure, (axes,), below = page(rows=1, columns=1, panel=2.0, notes=notes, legend=len(networks) + 1)
         names = [trained.config.activ.name for trained in networks]
         unique = len({*names}) == len(names)
-        looks = style.looks("activ", names if unique else [trained.config.run_id for trained in networks])
-        for look, losses in zip(looks, found, strict=True):
-            axes.plot(_ALPHAS, losses["train"], color=look.color)
-            axes.plot(_ALPHAS, losses["test"], color=look.color, linestyle=(0, (3, 1.5)))
+        styles = style.styles("activ", names if unique else [trained.config.run_id for trained in networks])
+        for drawn, losses in zip(styles, found, strict=True):
+            axes.plot(_ALPHAS, losses["train"], color=drawn.color)
+            axes.plot(_ALPHAS, losses["test"], color=drawn.color, linestyle=(0, (3, 1.5)))
         for alpha in (0, 1):
             axes.axvline(alpha, color="#888888", linewidth=0.6)
         values = np.array([loss for losses in found for loss in losses.values()])
@@ -187,15 +187,15 @@ def landscape(networks: Sequence[inside.Trained]) -> Figure:
         axes.set_ylabel("loss (mean per image)")
         axes.set_title("Loss along the line from the initial to the trained weights")
         entries = [
-            Line2D([], [], color=look.color, label=f"{trained.config.run_id}, epoch {trained.epoch}")
-            for look, trained in zip(looks, networks, strict=True)
+            Line2D([], [], color=drawn.color, label=f"{trained.config.run_id}, epoch {trained.epoch}")
+            for drawn, trained in zip(styles, networks, strict=True)
         ]
         entries += [Line2D([], [], color="#444444", linestyle=(0, (3, 1.5)), label="dashed: test; solid: train")]
         figure.legend(handles=entries, loc="upper left", bbox_to_anchor=(axes.get_position().x0, below))
     return figure
 
 
-def _along(trained: inside.Trained, split: str) -> list[float]:
+def _along(trained: Trained, split: str) -> list[float]:
     theta, initial = trained.trainer.network.theta, trained.initial
     end, part = theta.copy(), _part(getattr(trained.dataset, split))
     losses = []

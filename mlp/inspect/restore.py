@@ -11,20 +11,21 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from mlp import model, stats
 from mlp.activations import Floats
 from mlp.config import RunConfig
 from mlp.data import Dataset, load
+from mlp.stats import LayerStats
 from mlp.trainer import Trainer
 from sweeps.read.collect import Collection
-from sweeps.runs import checkpoint
-from sweeps.runs.directory import LayerStats, RunDir
+from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun
 from sweeps.runs.files import read_file
 from sweeps.runs.reading import check_events, read_identity
 
 
 def layer_stats(collection: Collection) -> pd.DataFrame:
-    """One row for each run, epoch and layer: ``run``, then the fields of :class:`sweeps.runs.directory.LayerStats`.
+    """One row for each run, epoch and layer: ``run``, then the fields of :class:`mlp.stats.LayerStats`.
 
     Runs without stats.csv have none, and what lies beyond the collection's own last epoch is left out.
 
@@ -34,8 +35,8 @@ def layer_stats(collection: Collection) -> pd.DataFrame:
     rows = []
     for name, epochs in zip(collection.runs["run"], collection.runs["epoch"], strict=True):
         run = RunDir.of(collection.out, name)
-        if run.stats.exists():
-            rows += [(name, *row) for row in run.read_stats() if row.epoch <= epochs]
+        if stats.path_of(run).exists():
+            rows += [(name, *row) for row in stats.read(run) if row.epoch <= epochs]
     return pd.DataFrame(rows, columns=["run", *LayerStats._fields])
 
 
@@ -46,7 +47,7 @@ class Trained:
     config: RunConfig
     dataset: Dataset
     trainer: Trainer
-    """Holds the trained parameters; evaluates whatever is put into ``trainer.network.theta``."""
+    """Holds the trained parameters; evaluates those that are in ``trainer.network.theta``."""
     initial: Floats
     """θ before the first step, made again from the seed."""
     epoch: int
@@ -64,13 +65,16 @@ def restore(run: RunDir) -> Trained:
     dataset = load(config.data.name, config.data.options)
     trainer = Trainer(config, dataset)
     initial = trainer.network.theta.copy()
-    try:
-        history = checkpoint.load(run.checkpoint, trainer.network, trainer.optimizer)
-    except FileNotFoundError:
-        raise DamagedRun(f"{run.checkpoint}: missing") from None
-    if not np.isfinite(trainer.network.theta).all():
+    if not run.checkpoint.exists():
+        raise DamagedRun(f"{run.checkpoint}: missing")
+    saved = model.load(run)
+    theta = model.network_of(saved.parameters, config.activ, config.dtype).theta
+    if theta.shape != initial.shape:
+        raise DamagedRun(f"{run.checkpoint}: not a network of its data")
+    if not np.isfinite(theta).all():
         raise DamagedRun(f"{run.checkpoint}: its parameters are not finite")
-    return Trained(config, dataset, trainer, initial, len(history))
+    trainer.network.theta[:] = theta
+    return Trained(config, dataset, trainer, initial, saved.epoch)
 
 
 def _config(run: RunDir) -> RunConfig:

@@ -1,0 +1,97 @@
+"""Seconds per epoch under stated conditions: one process, one thread, the nets in turn, several rounds.
+
+Ratios are taken within a round, where both nets met the same machine; :mod:`sweeps.judge.timing` reads the file.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import statistics
+import time
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from mlp import data
+from mlp.composition import compose
+from mlp.config import RunConfig
+from mlp.trainer import Trainer
+from sweeps.judge.timing import path
+from sweeps.runs import provenance
+from sweeps.runs.errors import InputError
+from sweeps.runs.files import write_atomic
+from sweeps.runs.schema import integer
+from sweeps.runs.status import now
+
+_MODELS = {"360": "mlp1", "512x256": "mlp2"}
+# The report's tables 1 and 2, with tanh.
+_KINDS = (("relu", "ce"), ("sigmoid", "ce"), ("gelu", "ce"), ("tanh", "ce"), ("relu", "euclidean"), ("relu", "hinge"))
+
+
+def measure(out: Path, *, rounds: int = 10, steps: int = 30) -> Path:
+    """Time the twelve nets of the report's tables and write ``<out>/timing.json``; takes about half a minute.
+
+    In each round every net trains ``steps`` batches, of which the first fifth only warms up; an epoch's time is the
+    median batch's times the batches of an epoch. Successive rounds begin with another net, lest one always come first.
+
+    Raises:
+        InputError: ``rounds`` or ``steps`` is too small to say anything, or ``out`` cannot be written.
+    """
+    integer(ge=2)("rounds", rounds)
+    integer(ge=5)("steps", steps)
+    configs = {
+        f"{activ}-{loss}-{model}": compose(f"activ={activ}", f"loss={loss}", f"model={group}")
+        for model, group in _MODELS.items()
+        for activ, loss in _KINDS
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("out", str(out), f"must be a directory that can be written ({error.strerror})") from None
+    load_at_start = os.getloadavg()
+    seconds: dict[str, list[float]] = {name: [] for name in configs}
+    with threadpool_limits(1, user_api="blas"):
+        trainers = {name: _trainer(config) for name, config in configs.items()}
+        wall, cpu = time.perf_counter(), time.process_time()
+        for number in range(rounds):
+            names = list(configs)
+            first = number * len(names) // rounds
+            for name in names[first:] + names[:first]:
+                seconds[name].append(_seconds_per_epoch(*trainers[name], number + 1, steps))
+        share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+        conditions = provenance.collect(Path(__file__).parent)
+    conditions |= {"date": now(), "cores": os.cpu_count(), "load": load_at_start, "cpu_share": share}
+    conditions |= {"rounds": rounds, "steps": steps, "threads": 1}
+    nets = {
+        name: {"seconds": values, "median": statistics.median(values), "min": min(values), "max": max(values)}
+        for name, values in seconds.items()
+    }
+    content = {"unit": "seconds per training epoch, evaluation excluded", "conditions": conditions, "nets": nets}
+    write_atomic(path(out), json.dumps(content, indent=1).encode() + b"\n")
+    return path(out)
+
+
+class _Enough(Exception):
+    """Ends an epoch early."""
+
+
+def _trainer(config: RunConfig) -> tuple[Trainer, int]:
+    """A trainer and the number of batches in its epoch."""
+    dataset = data.load(config.data.name, config.data.options)
+    return Trainer(config, dataset), math.ceil(len(dataset.train) / config.bsz)
+
+
+def _seconds_per_epoch(trainer: Trainer, batches: int, number: int, steps: int) -> float:
+    ticks: list[float] = []
+
+    def tick() -> None:
+        ticks.append(time.perf_counter())
+        if len(ticks) > min(steps, batches - 1):
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        trainer.epoch(number, tick)
+    laps = [after - before for before, after in itertools.pairwise(ticks)]
+    return statistics.median(laps[len(laps) // 5 :]) * batches
