@@ -18,6 +18,7 @@ from sweeps.launch import dask
 from sweeps.launch.job import Job, execute_elsewhere
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
+from sweeps.runs.program import RunSpec
 
 GRID = ("lr=0.1,0.05,0.02,0.01", "seed=0,1,2")  # 12 runs
 OPTIONS = {
@@ -229,10 +230,10 @@ def test_options_are_checked(option, value, part):
 
 
 def test_a_late_worker_without_the_results_tree_trains_nothing(tmp_path):
-    job = Job("run", (), {"out": str(tmp_path / "elsewhere")}, str(tmp_path / "stop"), None)
-    outcome = execute_elsewhere(job)
-    assert outcome.state == "failed"
-    assert "file system that all workers share" in outcome.error
+    job = Job((), RunSpec("run", {}, 1, tmp_path / "elsewhere", None), stop_file=str(tmp_path / "stop"))
+    result = execute_elsewhere(job)
+    assert result.state == "failed"
+    assert "file system that all workers share" in result.error
     assert list(tmp_path.iterdir()) == []
 
 

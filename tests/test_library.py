@@ -12,6 +12,7 @@ from test_session import measured
 from test_sweep import runs, trained, wait_for, workers
 
 import sweeps
+from mlp import program
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
 
@@ -24,7 +25,7 @@ def base(small):
 
 def test_a_grid_is_what_the_command_line_trains(base, small, command, tmp_path, capfd):
     grid = {"lr": [0.1, 0.01], "activ": ["relu", "gelu"]}
-    collection = sweeps.sweep(grid, *base, out=tmp_path / "a", epochs=2, workers=2)
+    collection = sweeps.sweep(program, grid, *base, out=tmp_path / "a", epochs=2, workers=2)
     shown = capfd.readouterr()
     assert shown.err == ""
     assert "4 runs, 4 to train (8 epochs)" in shown.out
@@ -44,7 +45,7 @@ def test_a_grid_is_what_the_command_line_trains(base, small, command, tmp_path, 
 
 def test_the_manifest_s_command_does_the_same_again(base, command, tmp_path):
     grids = {"lr": np.array([0.1, 0.05]), "model.hidden": [[4], [4, 4]]}, {"seed": range(2), "where": "seed > 0"}
-    collection = sweeps.sweep(*grids, *base[:2], "bsz=50", out=tmp_path / "out", epochs=1, name="mine", quiet=True)
+    collection = sweeps.sweep(program, *grids, *base[:2], "bsz=50", out=tmp_path / "out", epochs=1, name="mine", quiet=True)
     assert len(collection.runs) == 5
     words = json.loads((tmp_path / "out" / "sweeps" / "mine" / "manifest.json").read_text())["command"][3:]
     done = command(*words)
@@ -54,9 +55,9 @@ def test_the_manifest_s_command_does_the_same_again(base, command, tmp_path):
 
 
 def test_quiet_is_silent_and_what_is_there_is_only_read(base, tmp_path, capfd):
-    first = sweeps.sweep("seed=0,1", *base, out=tmp_path / "out", epochs=3, workers=1, quiet=True)
+    first = sweeps.sweep(program, "seed=0,1", *base, out=tmp_path / "out", epochs=3, workers=1, quiet=True)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*") if path.is_file()}
-    again = sweeps.sweep("seed=0,1", *base, out=tmp_path / "out", epochs=2, quiet=True)
+    again = sweeps.sweep(program, "seed=0,1", *base, out=tmp_path / "out", epochs=2, quiet=True)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert capfd.readouterr() == ("", "")
     assert first.runs["run"].tolist() == again.runs["run"].tolist()
@@ -65,8 +66,9 @@ def test_quiet_is_silent_and_what_is_there_is_only_read(base, tmp_path, capfd):
 
 SCRIPT = """
 print("begins", flush=True)
+from mlp import program
 from sweeps import sweep
-collection = sweep({{"seed": [0, 1, 2]}}, *{base!r}, out="out", epochs={epochs}, workers=2, quiet=True)
+collection = sweep(program, {{"seed": [0, 1, 2]}}, *{base!r}, out="out", epochs={epochs}, workers=2, quiet=True)
 print(collection.runs["state"].tolist())
 """
 
@@ -97,7 +99,7 @@ def test_ctrl_c_raises_and_the_same_call_goes_on(base, tmp_path):
     assert said.rstrip().endswith("KeyboardInterrupt")
     states = {RunDir(path).read_status().state for path in runs(tmp_path / "out").values()}
     assert states == {"interrupted"}
-    collection = sweeps.sweep({"seed": [0, 1, 2]}, *base, out=tmp_path / "out", epochs=5, quiet=True)
+    collection = sweeps.sweep(program, {"seed": [0, 1, 2]}, *base, out=tmp_path / "out", epochs=5, quiet=True)
     assert collection.runs["state"].tolist() == ["finished"] * 3
 
 
@@ -115,12 +117,12 @@ def test_a_killed_worker_is_replaced_and_costs_its_epoch(base, tmp_path):
 
 def test_a_failure_is_warned_of_and_in_the_collection(base, tmp_path):
     out = tmp_path / "out"
-    sweeps.sweep("seed=0", *base, out=out, epochs=1, quiet=True)
+    sweeps.sweep(program, "seed=0", *base, out=out, epochs=1, quiet=True)
     (run,) = runs(out).values()
     (run / "metrics.csv").unlink()
     (run / "metrics.csv").mkdir()
     with pytest.warns(RuntimeWarning, match="1 of 2 runs failed"):
-        collection = sweeps.sweep("seed=0,1", *base, out=out, epochs=2, quiet=True)
+        collection = sweeps.sweep(program, "seed=0,1", *base, out=out, epochs=2, quiet=True)
     assert collection.runs["state"].tolist() == ["finished"]
     assert len(collection.problems) == 1
 
@@ -144,7 +146,7 @@ def test_a_failure_is_warned_of_and_in_the_collection(base, tmp_path):
 def test_unusable_input_is_an_input_error_and_trains_nothing(tmp_path, monkeypatch, what, options, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
-        sweeps.sweep(*what, **options, quiet=True)
+        sweeps.sweep(program, *what, **options, quiet=True)
     assert said in str(caught.value)
     assert not Path("outputs", "runs").exists()
 

@@ -16,6 +16,7 @@ from test_session import measured
 from test_sweep import runs, start, trained, wait_for, workers
 
 import sweeps
+from mlp import program
 from mlp.config import RunConfig
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
@@ -225,20 +226,20 @@ def test_a_validation_set_in_the_file_will_do(tmp_path, small_npz):
         "stats": False, "tracker": {"name": "none"},
         "data": {"name": "npz", "path": str(tmp_path / "own.npz"), "holdout": 0, "holdout_seed": 0},
     }  # fmt: skip
-    judged = objective.objectives("valid_acc", None)
-    objective.refuse_test_set(judged, RunConfig.from_mapping(values))
+    judged = objective.objectives("valid_acc", None, program)
+    objective.refuse_test_set(judged, program, RunConfig.from_mapping(values))
     values["data"]["path"] = str(small_npz)
     with pytest.raises(InputError, match="no validation split"):
-        objective.refuse_test_set(judged, RunConfig.from_mapping(values))
+        objective.refuse_test_set(judged, program, RunConfig.from_mapping(values))
 
 
 def test_directions_are_natural_unless_given():
     names = ["valid_acc", "valid_loss", "total_seconds", "best_valid_acc"]
-    assert [o.maximize for o in objective.objectives(names, None)] == [True, False, False, True]
-    assert objective.objectives("valid_acc", "minimize") == (Objective("valid_acc", False),)
+    assert [o.maximize for o in objective.objectives(names, None, program)] == [True, False, False, True]
+    assert objective.objectives("valid_acc", "minimize", program) == (Objective("valid_acc", False),)
     for metric, direction in (("valid_ac", None), ("valid_acc", "up"), (["valid_acc"] * 2, None), ([], None)):
         with pytest.raises(InputError, match=r"hydra\.sweeper"):
-            objective.objectives(metric, direction)
+            objective.objectives(metric, direction, program)
 
 
 # -- through the command line ----------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeps.runs.directory import Epoch, RunDir, run_dirs
+from mlp.epochs import Epoch
+from sweeps.runs.directory import RunDir, run_dirs
 from sweeps.search.record import Search, read
 
 _CLOCK = [Epoch._fields.index(name) for name in ("seconds", "eval_seconds")]
