@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from mlp.formats import REQUIRED, Arrays, sha256
+from mlp.ink import find_ink
 from mlp.schema import InputError
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when the canonical form of the arrays changes
+_FORMAT = 2  # raise it when the canonical form of the arrays changes
 _open_arrays: dict[Path, Arrays] = {}
 
 
@@ -113,7 +114,7 @@ def _read_unchanged(origin: Source, checksums: dict[str, str]) -> Arrays:
     arrays = origin.read()
     if origin.checksums() != checksums:
         raise InputError("data.path", getattr(origin, "path", ""), "changed while it was being read; try again")
-    return arrays
+    return arrays | find_ink(arrays)
 
 
 def _write_folder(folder: Path, arrays: Arrays) -> None:

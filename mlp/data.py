@@ -15,6 +15,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlp.cache import cached
 from mlp.datasets import options, source
+from mlp.formats import Arrays
+from mlp.ink import Ink, InkedBatch, staircase
 from mlp.schema import InputError, fields
 
 
@@ -29,6 +31,8 @@ class Split:
     """(n,)"""
     rows: NDArray[np.intp]
     """(n,) positions in ``x``, ascending."""
+    ink: Ink | None = None
+    """``x`` once more, where it is mostly blank."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,14 +61,14 @@ class Batches:
     def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
         shape = capacity, split.x.shape[1]
         self._split = split
-        self._source = _items(np.ascontiguousarray(split.x))
+        self._source = _items(np.ascontiguousarray(split.ink.x if split.ink else split.x))
         self._raw = np.empty(shape, split.x.dtype)
         self._raw_items = _items(self._raw)
         self._x = np.empty(shape, dtype)
         self._is_pixels = split.x.dtype == np.uint8
 
-    def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        """The examples at ``index``, positions within the split.
+    def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any] | InkedBatch, NDArray[np.intp]]:
+        """The examples at ``index``, positions within the split; in an order of their own if the split has ink.
 
         Returns:
             x: (len(index), d) of the wanted dtype, valid until the next call and free to be overwritten till then.
@@ -74,16 +78,31 @@ class Batches:
             IndexError: a position is outside the split.
             ValueError: more positions than ``capacity``.
         """
+        rows, labels, ink = self._split.rows[index], self._split.y[index], self._split.ink
+        steps = []
+        if ink:
+            extents = ink.extents[rows]
+            longest_first = np.argsort(-extents, kind="stable")
+            rows, labels, steps = rows[longest_first], labels[longest_first], staircase(extents[longest_first])
         raw, x = self._raw[: len(index)], self._x[: len(index)]
         # rows[index] has checked the bounds; the default mode would check again, through a copy of the output.
-        self._source.take(self._split.rows[index], out=self._raw_items[: len(index)], mode="clip")
+        self._source.take(rows, out=self._raw_items[: len(index)], mode="clip")
+        scale = x.dtype.type(1) / x.dtype.type(255)  # a division is four times slower
+        if ink:
+            for count, start, stop in steps:
+                part = raw[:count, start:stop]
+                if not start:
+                    part ^= 128
+                    part = part.view(np.int8)
+                np.multiply(part, scale, out=x[:count, start:stop])
+            return InkedBatch(x, steps, ink), labels
         if self._is_pixels:
             raw ^= 128  # the byte of p becomes that of p − 128 as a signed number, four times faster than in floats
             np.copyto(x, raw.view(np.int8))
-            x *= x.dtype.type(1) / x.dtype.type(255)  # a division is four times slower
+            x *= scale
         else:
             np.copyto(x, raw, casting="same_kind")
-        return x, self._split.y[index]
+        return x, labels
 
 
 def load(name: str, values: Mapping[str, object]) -> Dataset:
@@ -99,12 +118,12 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
     arrays = cached(name, origin)
     holdout = values["holdout"]
 
-    train, test = (_whole(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
+    train, test = (_whole(arrays, part) for part in ("train", "test"))
     valid = test
     if "x_valid" in arrays:
         if holdout:
             raise InputError("data.holdout", holdout, "must be 0, for the file brings a validation set, x_valid")
-        valid = _whole(arrays["x_valid"], arrays["y_valid"])
+        valid = _whole(arrays, "valid")
     elif holdout:
         if holdout >= len(train):
             raise InputError("data.holdout", holdout, f"must be < {len(train)}, the number of training examples")
@@ -118,8 +137,10 @@ def _items(x: NDArray[Any]) -> NDArray[np.void]:
     return x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]
 
 
-def _whole(x: NDArray[Any], y: NDArray[np.intp]) -> Split:
-    return Split(x, y, np.arange(len(x)))
+def _whole(arrays: Arrays, part: str) -> Split:
+    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    ink = Ink(arrays[f"ink_{part}"], arrays["order"], arrays[f"extents_{part}"]) if "order" in arrays else None
+    return Split(x, y, np.arange(len(x)), ink)
 
 
 def _hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
@@ -138,5 +159,5 @@ def _hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     rank = np.arange(len(split)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # 0, 1, … within each class
     held = np.zeros(len(split), np.bool_)
     held[order[rank < np.repeat(shares, sizes)]] = True
-    kept, taken = (Split(split.x, split.y[mask], split.rows[mask]) for mask in (~held, held))
+    kept, taken = (Split(split.x, split.y[mask], split.rows[mask], split.ink) for mask in (~held, held))
     return kept, taken

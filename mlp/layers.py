@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from mlp.activations import Floats, Workspace
+from mlp.ink import InkedBatch, Scratch
 
 
 class Linear:
@@ -29,19 +30,27 @@ class Linear:
         self.bias = bias
         self.grad_weight = grad_weight
         self.grad_bias = grad_bias
-        self._x: Floats = np.empty(0)
+        self._x: Floats | InkedBatch = np.empty(0)
         self._z = Workspace(order)
         self._dx = Workspace()
+        self._scratch = Scratch()
 
-    def forward(self, x: Floats) -> Floats:
+    def forward(self, x: Floats | InkedBatch) -> Floats:
         """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
         self._x = x
-        z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
+        z = self._z.rows(len(x), len(self.bias), self.weight.dtype)
+        if isinstance(x, InkedBatch):
+            x.forward(self.weight, self.bias, z, self._scratch)
+            return z
+        np.matmul(x, self.weight, out=z)
         z += self.bias
         return z
 
     def backward(self, delta: Floats) -> None:
         """delta: ∂L/∂z, (batch, fan_out); fills ``grad_weight`` and ``grad_bias``."""
+        if isinstance(self._x, InkedBatch):
+            self._x.backward(delta, self.grad_weight, self.grad_bias, self._scratch)
+            return
         np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, Split
+from mlp.ink import InkedBatch
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
 from mlp.optim import OPTIMIZERS, Optimizer
@@ -152,7 +153,7 @@ class Trainer:
             correct += block_correct
         return loss, correct
 
-    def _measure(self, network: Network, x: NDArray[Any], labels: Labels) -> tuple[float, int]:
+    def _measure(self, network: Network, x: NDArray[Any] | InkedBatch, labels: Labels) -> tuple[float, int]:
         """Summed loss, and how many are right."""
         logits = network.forward(x)
         correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
