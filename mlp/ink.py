@@ -1,29 +1,32 @@
 """Images that are mostly blank, multiplied only where there is ink: exactly, not approximately.
 
-On MNIST a fifth of the pixels are inked. With the features ordered by how many training images ink them, an image
-ends early, at its extent; and a batch, sorted from the longest extent to the shortest, is a staircase:
+On MNIST a fifth of the pixels have ink. With the features in the order of how many training images ink them, an image
+ends early, at its *extent*; and a batch, sorted from the largest extent to the smallest, is a staircase, with nothing
+to multiply beyond its steps::
 
             0          features, in order          d
           0 ┌───────────────┬───────┬─────────┬────┐
-            │               │       │         │    │
-            │               │       └─────────┘    │
-     images │               │       │              │
-            │               └───────┘     blank    │
-            │               │                      │
-          n └───────────────┴──────────────────────┘
+          1 │               │       │         └────┘  ← of −c
+            │               │       └─────────┐
+     images │               │       │  blank
+            │               └───────┐
+            │               │
+      batch └───────────────┘
 
-The first step, of all images, is multiplied as it is. Beyond it, with x = P − c (P = pixel / 255 and c = 128 / 255) and
-P = 0 outside the steps,
+x = P − c, with P = pixel / 255 and c = 128 / 255 (DESIGN §5), is not 0 where P is. So image 0 is one more, of −c
+everywhere, that stands for the − c of all the others (0 ⊗ is the sum over them, or the same for each of them)::
 
-    x W  = P W − c·Σ_j W_j      one vector for all images, which goes with the bias
-    xᵀ δ = Pᵀ δ − c·Σ_i δ_i     one row for all features, which the bias's gradient is
+    x W  = P W − c·Σ_j W_j      its product is added to theirs, as the bias is
+    xᵀ δ = Pᵀ δ − c·Σ_i δ_i     its δ is the sum of theirs, as the bias's gradient is
 
-Data without blanks (photographs, floats) have no :class:`Ink`, and are multiplied as ever.
+Data without blanks (photographs, floats) have no :class:`Ink` and are multiplied whole.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, final
+from itertools import pairwise
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,26 +34,26 @@ from numpy.typing import NDArray
 from mlp.activations import Floats, Workspace
 from mlp.formats import Arrays
 
-_STEPS = (1.0, 0.6, 0.2)
-"""Parts of a batch that a step has. One step or two leave up to 8 % more of the products' time, four no less."""
+C = 128 / 255
+
+_PARTS = (1.0, 0.6, 0.2)
+"""Of a batch, that a step has. Two steps leave 6 % more of the products' time, four or five no less."""
 
 _WORTHWHILE = 0.9
 """Mean extent, as a part of all features, up to which there is something to gain."""
-
-_C = 128 / 255
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Ink:
-    """Images with their features in the order of how many training images ink them."""
+    """Images with their features in the order of how many training images ink them, the most often inked first."""
 
     x: NDArray[np.uint8]
     """(N, d), read-only and mapped from disk."""
     order: NDArray[np.intp]
     """(d,): feature j here is feature ``order[j]`` of the data."""
     extents: NDArray[np.intp]
-    """(N,): how many features there are up to the last inked one."""
+    """(N,): how many features of an image there are up to the last inked one."""
 
     @cached_property
     def place(self) -> NDArray[np.intp]:
@@ -59,73 +62,76 @@ class Ink:
 
 
 def find_ink(arrays: Arrays) -> Arrays:
-    """``order``, ``ink_*`` and ``extents_*``, one of each for every ``x_*``: what makes an :class:`Ink`. Or nothing."""
+    """``order``, and ``ink_*`` and ``extents_*`` for every ``x_*``, which make an :class:`Ink`; nothing if none pays."""
     train = arrays["x_train"]
     if train.dtype != np.uint8:
         return {}
     order = np.argsort(-np.count_nonzero(train, axis=0), kind="stable")
     found: Arrays = {"order": order}
-    for key in [key for key in arrays if key.startswith("x")]:
-        ink = arrays[key][:, order]
-        found[f"ink{key[1:]}"] = ink
-        # Of an image that is all blank argmax says 0, and it counts as full.
-        found[f"extents{key[1:]}"] = len(order) - (ink[:, ::-1] > 0).argmax(axis=1)
+    for part in [key[2:] for key in arrays if key.startswith("x")]:
+        ink = found[f"ink_{part}"] = arrays[f"x_{part}"][:, order]
+        # argmax says 0 of an image that is all blank, which so counts as full.
+        found[f"extents_{part}"] = len(order) - (ink[:, ::-1] > 0).argmax(axis=1)
     return found if found["extents_train"].mean() <= _WORTHWHILE * len(order) else {}
 
 
 class Step(NamedTuple):
-    """The features from ``start`` to ``stop`` of the first ``rows`` images."""
+    """The features from ``start`` to ``stop`` of the first ``rows`` images, image 0 among them."""
 
     rows: int
     start: int
     stop: int
 
 
-def staircase(extents: NDArray[np.intp]) -> list[Step]:
-    """Steps that cover the ink of images with these extents, descending."""
-    rows = [max(1, round(part * len(extents))) for part in _STEPS]
-    stops = [*(int(extents[count]) for count in rows[1:] if count < len(extents)), int(extents[0])]
-    return [Step(count, start, stop) for count, start, stop in zip(rows, [0, *stops], stops, strict=False)]
+def staircase(extents: NDArray[np.intp], features: int) -> list[Step]:
+    """Steps that hold the ink of images 1, 2, … with these extents, descending; the last is of image 0 alone."""
+    rows = [round(part * len(extents)) for part in _PARTS]
+    stops = [int(extents[count]) for count in (*rows[1:], 0)] + [features]
+    return [Step(1 + count, *ends) for count, ends in zip((*rows, 1), pairwise((0, *stops)), strict=True)]
 
 
 @final
-@dataclass(frozen=True, eq=False)
 class InkedBatch:
-    """x of a batch, of which only the steps are there."""
+    """A batch of images by their steps, image 0 among them.
 
-    x: Floats
-    """(batch, d): in the first step pixel / 255 − c, in the others pixel / 255, and elsewhere anything."""
-    steps: list[Step]
-    ink: Ink
+    Args:
+        x: (1 + batch, d); −c in image 0, pixel / 255 in the others; beyond the steps it is not read.
+        steps: as :func:`staircase` gives them.
+        ink: what they are of.
+    """
+
+    def __init__(self, x: Floats, steps: Sequence[Step], ink: Ink) -> None:
+        self._x, self._steps, self._ink = x, steps, ink
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self._x) - 1
 
-    def forward(self, weight: Floats, bias: Floats, z: Floats, scratch: "Scratch") -> None:
-        """z = x W + b, (batch, fan_out)."""
-        w = weight.take(self.ink.order, axis=0, out=scratch.weight.like(weight), mode="clip")
-        (_, _, blank), *others = self.steps
-        np.matmul(self.x[:, :blank], w[:blank], out=z)
-        z += bias - _scalar(w) * np.add.reduce(w[blank:], axis=0)
-        for rows, start, stop in others:
-            part = np.matmul(self.x[:rows, start:stop], w[start:stop], out=scratch.z.like(z)[:rows])
-            z[:rows] += part
+    def times(self, weight: Floats, scratch: "Scratch") -> Floats:
+        """x W, (batch, fan_out), valid until the next call."""
+        w = weight.take(self._ink.order, axis=0, out=scratch.weight.like(weight), mode="clip")
+        shape = len(self._x), weight.shape[1], weight.dtype
+        z, part = scratch.z.rows(*shape), scratch.part.rows(*shape)
+        for rows, start, stop in self._steps:
+            x = self._x[:rows, start:stop]
+            if start:
+                z[:rows] += np.matmul(x, w[start:stop], out=part[:rows])
+            else:
+                np.matmul(x, w[:stop], out=z)
+        z[1:] += z[0]
+        return z[1:]
 
-    def backward(self, delta: Floats, grad_weight: Floats, grad_bias: Floats, scratch: "Scratch") -> None:
-        """∂L/∂W and ∂L/∂b from delta = ∂L/∂z, (batch, fan_out)."""
-        grad = scratch.weight.like(grad_weight)
-        np.add.reduce(delta, axis=0, out=grad_bias)
-        for rows, start, stop in self.steps:
-            np.matmul(self.x[:rows, start:stop].T, delta[:rows], out=grad[start:stop])
-        grad[self.steps[-1].stop :] = 0
-        grad[self.steps[0].stop :] -= _scalar(grad) * grad_bias
-        grad.take(self.ink.place, axis=0, out=grad_weight, mode="clip")
+    def transposed_times(self, delta: Floats, out: Floats, scratch: "Scratch") -> None:
+        """xᵀ δ, (d, fan_out), into ``out``; delta: (batch, fan_out)."""
+        whole, grad = scratch.z.rows(len(self._x), delta.shape[1], delta.dtype), scratch.weight.like(out)
+        np.add.reduce(delta, axis=0, out=whole[0])
+        whole[1:] = delta
+        for rows, start, stop in self._steps:
+            np.matmul(self._x[:rows, start:stop].T, whole[:rows], out=grad[start:stop])
+        grad.take(self._ink.place, axis=0, out=out, mode="clip")
 
 
 class Scratch:
+    """Memory for a layer's products with such batches."""
+
     def __init__(self) -> None:
-        self.weight, self.z = Workspace(), Workspace()
-
-
-def _scalar(like: Floats) -> Any:
-    return like.dtype.type(_C)
+        self.weight, self.z, self.part = Workspace(), Workspace(), Workspace()

@@ -38,20 +38,19 @@ class Linear:
     def forward(self, x: Floats | InkedBatch) -> Floats:
         """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
         self._x = x
-        z = self._z.rows(len(x), len(self.bias), self.weight.dtype)
         if isinstance(x, InkedBatch):
-            x.forward(self.weight, self.bias, z, self._scratch)
-            return z
-        np.matmul(x, self.weight, out=z)
+            z = x.times(self.weight, self._scratch)
+        else:
+            z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
         z += self.bias
         return z
 
     def backward(self, delta: Floats) -> None:
         """delta: ∂L/∂z, (batch, fan_out); fills ``grad_weight`` and ``grad_bias``."""
         if isinstance(self._x, InkedBatch):
-            self._x.backward(delta, self.grad_weight, self.grad_bias, self._scratch)
-            return
-        np.matmul(self._x.T, delta, out=self.grad_weight)
+            self._x.transposed_times(delta, self.grad_weight, self._scratch)
+        else:
+            np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
     def input_gradient(self, delta: Floats) -> Floats:
