@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from mlp.cache import cached
 from mlp.datasets import options, source
 from mlp.formats import Arrays
-from mlp.ink import C, Ink, InkedBatch, staircase
+from mlp.ink import Ink, InkedBatch, staircase
 from mlp.schema import InputError, fields
 
 
@@ -64,7 +64,7 @@ class Batches:
         self._source = _items(np.ascontiguousarray(split.ink.x if split.ink else split.x))
         self._raw = np.empty(shape, split.x.dtype)
         self._raw_items = _items(self._raw)
-        self._x = np.full((1 + capacity, shape[1]), -C, dtype)
+        self._x = np.full((1 + capacity, shape[1]), -128, dtype)
         self._is_pixels = split.x.dtype == np.uint8
 
     def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any] | InkedBatch, NDArray[np.intp]]:
@@ -86,14 +86,15 @@ class Batches:
         raw, x = self._raw[: len(index)], self._x[1 : 1 + len(index)]
         # rows[index] has checked the bounds; the default mode would check again, through a copy of the output.
         self._source.take(rows, out=self._raw_items[: len(index)], mode="clip")
-        scale = x.dtype.type(1) / x.dtype.type(255)  # a division is four times slower
         if ink:
-            np.multiply(raw, scale, out=x)
-            return InkedBatch(self._x[: 1 + len(index)], staircase(extents, x.shape[1]), ink), labels
+            steps = staircase(extents, x.shape[1])
+            for count, start, stop in steps:
+                np.copyto(x[: count - 1, start:stop], raw[: count - 1, start:stop])
+            return InkedBatch(self._x[: 1 + len(index)], steps, ink), labels
         if self._is_pixels:
             raw ^= 128  # the byte of p becomes that of p − 128 as a signed number, four times faster than in floats
             np.copyto(x, raw.view(np.int8))
-            x *= scale
+            x *= x.dtype.type(1) / x.dtype.type(255)  # a division is four times slower
         else:
             np.copyto(x, raw, casting="same_kind")
         return x, labels

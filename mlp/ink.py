@@ -6,18 +6,18 @@ to multiply beyond its steps::
 
             0          features, in order          d
           0 ┌───────────────┬───────┬─────────┬────┐
-          1 │               │       │         └────┘  ← of −c
+          1 │               │       │         └────┘  ← of −128
             │               │       └─────────┐
      images │               │       │  blank
             │               └───────┐
             │               │
       batch └───────────────┘
 
-x = P − c, with P = pixel / 255 and c = 128 / 255 (DESIGN §5), is not 0 where P is. So image 0 is one more, of −c
-everywhere, that stands for the − c of all the others (0 ⊗ is the sum over them, or the same for each of them)::
+x = (P − 128) / 255, with the pixels P (DESIGN §5), is not 0 where P is. So image 0 is one more, of −128 everywhere, that
+stands for the − 128 of all the others::
 
-    x W  = P W − c·Σ_j W_j      its product is added to theirs, as the bias is
-    xᵀ δ = Pᵀ δ − c·Σ_i δ_i     its δ is the sum of theirs, as the bias's gradient is
+    x W  = (P W − 128·Σ_j W_j) / 255      its product is added to theirs, as the bias is
+    xᵀ δ = (Pᵀ δ − 128·Σ_i δ_i) / 255     its δ is the sum of theirs, as the bias's gradient is
 
 Data without blanks (photographs, floats) have no :class:`Ink` and are multiplied whole.
 """
@@ -33,8 +33,6 @@ from numpy.typing import NDArray
 
 from mlp.activations import Floats, Workspace
 from mlp.formats import Arrays
-
-C = 128 / 255
 
 _PARTS = (1.0, 0.6, 0.2)
 """Of a batch, that a step has. Two steps leave 6 % more of the products' time, four or five no less."""
@@ -95,39 +93,40 @@ class InkedBatch:
     """A batch of images by their steps, image 0 among them.
 
     Args:
-        x: (1 + batch, d); −c in image 0, pixel / 255 in the others; beyond the steps it is not read.
+        x: (1 + batch, d); −128 in image 0, pixels in the others; beyond the steps it is not read.
         steps: as :func:`staircase` gives them.
         ink: what they are of.
     """
 
     def __init__(self, x: Floats, steps: Sequence[Step], ink: Ink) -> None:
         self._x, self._steps, self._ink = x, steps, ink
+        self._scale = x.dtype.type(1) / x.dtype.type(255)
 
     def __len__(self) -> int:
         return len(self._x) - 1
 
-    def times(self, weight: Floats, scratch: "Scratch") -> Floats:
-        """x W, (batch, fan_out), valid until the next call."""
+    def forward(self, weight: Floats, bias: Floats, scratch: "Scratch") -> Floats:
+        """x W + b, (batch, fan_out), valid until the next call."""
         w = weight.take(self._ink.order, axis=0, out=scratch.weight.like(weight), mode="clip")
-        shape = len(self._x), weight.shape[1], weight.dtype
-        z, part = scratch.z.rows(*shape), scratch.part.rows(*shape)
+        z, part = (space.rows(len(self._x), len(bias), bias.dtype) for space in (scratch.z, scratch.part))
         for rows, start, stop in self._steps:
-            x = self._x[:rows, start:stop]
+            np.matmul(self._x[:rows, start:stop], w[start:stop], out=part[:rows] if start else z)
             if start:
-                z[:rows] += np.matmul(x, w[start:stop], out=part[:rows])
-            else:
-                np.matmul(x, w[:stop], out=z)
-        z[1:] += z[0]
+                z[:rows] += part[:rows]
+        z *= self._scale
+        z[1:] += z[0] + bias
         return z[1:]
 
-    def transposed_times(self, delta: Floats, out: Floats, scratch: "Scratch") -> None:
-        """xᵀ δ, (d, fan_out), into ``out``; delta: (batch, fan_out)."""
-        whole, grad = scratch.z.rows(len(self._x), delta.shape[1], delta.dtype), scratch.weight.like(out)
-        np.add.reduce(delta, axis=0, out=whole[0])
-        whole[1:] = delta
+    def backward(self, delta: Floats, grad_weight: Floats, grad_bias: Floats, scratch: "Scratch") -> None:
+        """Fill xᵀ δ, (d, fan_out), and Σ_i δ_i, (fan_out,); delta: (batch, fan_out)."""
+        scaled = scratch.part.rows(len(self._x), len(grad_bias), delta.dtype)
+        grad = scratch.weight.like(grad_weight)
+        np.add.reduce(delta, axis=0, out=grad_bias)
+        np.multiply(grad_bias, self._scale, out=scaled[0])
+        np.multiply(delta, self._scale, out=scaled[1:])
         for rows, start, stop in self._steps:
-            np.matmul(self._x[:rows, start:stop].T, whole[:rows], out=grad[start:stop])
-        grad.take(self._ink.place, axis=0, out=out, mode="clip")
+            np.matmul(self._x[:rows, start:stop].T, scaled[:rows], out=grad[start:stop])
+        grad.take(self._ink.place, axis=0, out=grad_weight, mode="clip")
 
 
 class Scratch:

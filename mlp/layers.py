@@ -39,18 +39,17 @@ class Linear:
         """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
         self._x = x
         if isinstance(x, InkedBatch):
-            z = x.times(self.weight, self._scratch)
-        else:
-            z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
+            return x.forward(self.weight, self.bias, self._scratch)
+        z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
         z += self.bias
         return z
 
     def backward(self, delta: Floats) -> None:
         """delta: ∂L/∂z, (batch, fan_out); fills ``grad_weight`` and ``grad_bias``."""
         if isinstance(self._x, InkedBatch):
-            self._x.transposed_times(delta, self.grad_weight, self._scratch)
-        else:
-            np.matmul(self._x.T, delta, out=self.grad_weight)
+            self._x.backward(delta, self.grad_weight, self.grad_bias, self._scratch)
+            return
+        np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
     def input_gradient(self, delta: Floats) -> Floats:
