@@ -114,7 +114,9 @@ def _read_unchanged(origin: Source, checksums: dict[str, str]) -> Arrays:
     arrays = origin.read()
     if origin.checksums() != checksums:
         raise InputError("data.path", getattr(origin, "path", ""), "changed while it was being read; try again")
-    return arrays | find_ink(arrays)
+    if ink := find_ink(arrays["x_train"]):
+        arrays |= {f"ink_{name}": array for name, array in ink._asdict().items()}
+    return arrays
 
 
 def _write_folder(folder: Path, arrays: Arrays) -> None:

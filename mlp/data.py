@@ -1,13 +1,14 @@
 """Datasets by name: loaded, divided into splits, and handed out in batches.
 
-    load     source (:mod:`mlp.datasets`) → cache (:mod:`mlp.cache`) → :class:`Dataset` of three :class:`Split`
-    Batches  gathers and scales one batch at a time, straight from the map that workers of a sweep share
+    load          source (:mod:`mlp.datasets`) → cache (:mod:`mlp.cache`) → :class:`Dataset` of three :class:`Split`
+    Batches       gathers and scales one batch at a time, straight from the map that workers of a sweep share
+    InkedBatches  the same for training on images that are mostly blank (:mod:`mlp.ink`)
 
 Pixels stay uint8 until a batch is made of them: a fourth of the memory, and of the traffic, of float32.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlp.cache import cached
 from mlp.datasets import options, source
-from mlp.formats import Arrays
 from mlp.ink import Ink, InkedBatch, staircase
 from mlp.schema import InputError, fields
 
@@ -32,7 +32,7 @@ class Split:
     rows: NDArray[np.intp]
     """(n,) positions in ``x``, ascending."""
     ink: Ink | None = None
-    """``x`` once more, where it is mostly blank."""
+    """Of ``x``, if it is mostly blank and to be trained on."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,16 +59,13 @@ class Batches:
     """
 
     def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
-        shape = capacity, split.x.shape[1]
         self._split = split
-        self._source = _items(np.ascontiguousarray(split.ink.x if split.ink else split.x))
-        self._raw = np.empty(shape, split.x.dtype)
-        self._raw_items = _items(self._raw)
-        self._x = np.full((1 + capacity, shape[1]), -128, dtype)
+        self._raw = _Rows(split.x, capacity)
+        self._x = np.empty((capacity, split.x.shape[1]), dtype)
         self._is_pixels = split.x.dtype == np.uint8
 
-    def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any] | InkedBatch, NDArray[np.intp]]:
-        """The examples at ``index``, positions within the split; in an order of their own if the split has ink.
+    def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """The examples at ``index``, positions within the split.
 
         Returns:
             x: (len(index), d) of the wanted dtype, valid until the next call and free to be overwritten till then.
@@ -78,26 +75,36 @@ class Batches:
             IndexError: a position is outside the split.
             ValueError: more positions than ``capacity``.
         """
-        rows, labels, ink = self._split.rows[index], self._split.y[index], self._split.ink
-        if ink:
-            extents = ink.extents[rows]
-            order = np.argsort(-extents, kind="stable")
-            rows, labels, extents = rows[order], labels[order], extents[order]
-        raw, x = self._raw[: len(index)], self._x[1 : 1 + len(index)]
-        # rows[index] has checked the bounds; the default mode would check again, through a copy of the output.
-        self._source.take(rows, out=self._raw_items[: len(index)], mode="clip")
-        if ink:
-            steps = staircase(extents, x.shape[1])
-            for count, start, stop in steps:
-                np.copyto(x[: count - 1, start:stop], raw[: count - 1, start:stop])
-            return InkedBatch(self._x[: 1 + len(index)], steps, ink), labels
+        raw, x = self._raw.take(self._split.rows[index]), self._x[: len(index)]
         if self._is_pixels:
             raw ^= 128  # the byte of p becomes that of p − 128 as a signed number, four times faster than in floats
             np.copyto(x, raw.view(np.int8))
             x *= x.dtype.type(1) / x.dtype.type(255)  # a division is four times slower
         else:
             np.copyto(x, raw, casting="same_kind")
-        return x, labels
+        return x, self._split.y[index]
+
+
+@final
+class InkedBatches:
+    """:class:`Batches` of a split with ink, of pixels as they are; within a batch the examples change places."""
+
+    def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
+        assert split.ink
+        self._split, self._ink = split, split.ink
+        self._raw = _Rows(split.ink.x, capacity)
+        self._x = np.full((1 + capacity, split.x.shape[1]), -128, dtype)
+
+    def take(self, index: NDArray[np.intp]) -> tuple[InkedBatch, NDArray[np.intp]]:
+        """The examples at ``index``, positions within the split, and their labels; as :meth:`Batches.take`."""
+        rows, labels = self._split.rows[index], self._split.y[index]
+        extents = self._ink.extents[rows]
+        descending = np.argsort(-extents, kind="stable")
+        raw, x = self._raw.take(rows[descending]), self._x[: 1 + len(index)]
+        steps = staircase(extents[descending], x.shape[1])
+        for count, start, stop in steps:
+            np.copyto(x[1:count, start:stop], raw[: count - 1, start:stop])
+        return InkedBatch(x, steps, self._ink), labels[descending]
 
 
 def load(name: str, values: Mapping[str, object]) -> Dataset:
@@ -113,18 +120,35 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
     arrays = cached(name, origin)
     holdout = values["holdout"]
 
-    train, test = (_whole(arrays, part) for part in ("train", "test"))
+    train, test = (_whole(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
     valid = test
     if "x_valid" in arrays:
         if holdout:
             raise InputError("data.holdout", holdout, "must be 0, for the file brings a validation set, x_valid")
-        valid = _whole(arrays, "valid")
+        valid = _whole(arrays["x_valid"], arrays["y_valid"])
     elif holdout:
         if holdout >= len(train):
             raise InputError("data.holdout", holdout, f"must be < {len(train)}, the number of training examples")
         train, valid = _hold_out(train, holdout, values["holdout_seed"])
+    if "ink_x" in arrays:
+        train = replace(train, ink=Ink(*(arrays[f"ink_{name}"] for name in Ink._fields)))
     classes = origin.classes or 1 + max(int(y.max()) for key, y in arrays.items() if key.startswith("y"))
     return Dataset(train, valid, test, classes, train.x.shape[1], origin.checksums())
+
+
+class _Rows:
+    """Copies rows of x, at most ``capacity`` at once, into memory of its own."""
+
+    def __init__(self, x: NDArray[Any], capacity: int) -> None:
+        self._source = _items(np.ascontiguousarray(x))
+        self._taken = np.empty((capacity, x.shape[1]), x.dtype)
+        self._items = _items(self._taken)
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """``x[rows]``, valid until the next call; rows beyond the ends become those at the ends."""
+        # Without "clip" NumPy checks the bounds through a copy of the output.
+        self._source.take(rows, out=self._items[: len(rows)], mode="clip")
+        return self._taken[: len(rows)]
 
 
 def _items(x: NDArray[Any]) -> NDArray[np.void]:
@@ -132,10 +156,8 @@ def _items(x: NDArray[Any]) -> NDArray[np.void]:
     return x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]
 
 
-def _whole(arrays: Arrays, part: str) -> Split:
-    x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-    ink = Ink(arrays[f"ink_{part}"], arrays["order"], arrays[f"extents_{part}"]) if "order" in arrays else None
-    return Split(x, y, np.arange(len(x)), ink)
+def _whole(x: NDArray[Any], y: NDArray[np.intp]) -> Split:
+    return Split(x, y, np.arange(len(x)))
 
 
 def _hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
@@ -154,5 +176,5 @@ def _hold_out(split: Split, count: int, seed: int) -> tuple[Split, Split]:
     rank = np.arange(len(split)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # 0, 1, … within each class
     held = np.zeros(len(split), np.bool_)
     held[order[rank < np.repeat(shares, sizes)]] = True
-    kept, taken = (Split(split.x, split.y[mask], split.rows[mask], split.ink) for mask in (~held, held))
+    kept, taken = (Split(split.x, split.y[mask], split.rows[mask]) for mask in (~held, held))
     return kept, taken

@@ -13,26 +13,24 @@ to multiply beyond its steps::
             │               │
       batch └───────────────┘
 
-x = (P − 128) / 255, with the pixels P (DESIGN §5), is not 0 where P is. So image 0 is one more, of −128 everywhere, that
-stands for the − 128 of all the others::
+x = (P − 128) / 255, with the pixels P (DESIGN §5), is not 0 where P is. So image 0 is one more, of −128 everywhere,
+that stands for the − 128 of all the others::
 
     x W  = (P W − 128·Σ_j W_j) / 255      its product is added to theirs, as the bias is
     xᵀ δ = (Pᵀ δ − 128·Σ_i δ_i) / 255     its δ is the sum of theirs, as the bias's gradient is
 
+Weights and gradients are reordered on their way into the products and out of them, so that nobody else sees the order.
 Data without blanks (photographs, floats) have no :class:`Ink` and are multiplied whole.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, final
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlp.activations import Floats, Workspace
-from mlp.formats import Arrays
 
 _PARTS = (1.0, 0.6, 0.2)
 """Of a batch, that a step has. Two steps leave 6 % more of the products' time, four or five no less."""
@@ -41,36 +39,17 @@ _WORTHWHILE = 0.9
 """Mean extent, as a part of all features, up to which there is something to gain."""
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Ink:
-    """Images with their features in the order of how many training images ink them, the most often inked first."""
+class Ink(NamedTuple):
+    """Images with their features in the order of how many of them ink a feature, the most often inked first."""
 
     x: NDArray[np.uint8]
-    """(N, d), read-only and mapped from disk."""
+    """(N, d)"""
+    extents: NDArray[np.intp]
+    """(N,): how many features there are up to an image's last inked one."""
     order: NDArray[np.intp]
     """(d,): feature j here is feature ``order[j]`` of the data."""
-    extents: NDArray[np.intp]
-    """(N,): how many features of an image there are up to the last inked one."""
-
-    @cached_property
-    def place(self) -> NDArray[np.intp]:
-        """(d,): feature j of the data is feature ``place[j]`` here."""
-        return np.argsort(self.order)
-
-
-def find_ink(arrays: Arrays) -> Arrays:
-    """``order``, and ``ink_*`` and ``extents_*`` for every ``x_*``, which make an :class:`Ink`; nothing if none pays."""
-    train = arrays["x_train"]
-    if train.dtype != np.uint8:
-        return {}
-    order = np.argsort(-np.count_nonzero(train, axis=0), kind="stable")
-    found: Arrays = {"order": order}
-    for part in [key[2:] for key in arrays if key.startswith("x")]:
-        ink = found[f"ink_{part}"] = arrays[f"x_{part}"][:, order]
-        # argmax says 0 of an image that is all blank, which so counts as full.
-        found[f"extents_{part}"] = len(order) - (ink[:, ::-1] > 0).argmax(axis=1)
-    return found if found["extents_train"].mean() <= _WORTHWHILE * len(order) else {}
+    place: NDArray[np.intp]
+    """(d,): feature j of the data is feature ``place[j]`` here."""
 
 
 class Step(NamedTuple):
@@ -81,56 +60,65 @@ class Step(NamedTuple):
     stop: int
 
 
+class InkedBatch(NamedTuple):
+    """A batch of images by the steps that hold their ink."""
+
+    x: Floats
+    """(1 + batch, d): −128 in image 0, pixels in the others, anything beyond the steps."""
+    steps: Sequence[Step]
+    ink: Ink
+
+
+def find_ink(x: NDArray[Any]) -> Ink | None:
+    """The ink of images x, (N, d); None if they have no blanks to speak of, or are no pixels."""
+    if x.dtype != np.uint8:
+        return None
+    order = np.argsort(-np.count_nonzero(x, axis=0), kind="stable")
+    x = x[:, order]
+    extents = len(order) - (x[:, ::-1] > 0).argmax(axis=1)  # a blank image's is d, for argmax says 0
+    return Ink(x, extents, order, np.argsort(order)) if extents.mean() <= _WORTHWHILE * len(order) else None
+
+
 def staircase(extents: NDArray[np.intp], features: int) -> list[Step]:
-    """Steps that hold the ink of images 1, 2, … with these extents, descending; the last is of image 0 alone."""
-    rows = [round(part * len(extents)) for part in _PARTS]
-    stops = [int(extents[count]) for count in (*rows[1:], 0)] + [features]
-    return [Step(1 + count, *ends) for count, ends in zip((*rows, 1), pairwise((0, *stops)), strict=True)]
+    """Steps that hold the ink of images 1, 2, … with these extents, descending.
 
-
-@final
-class InkedBatch:
-    """A batch of images by their steps, image 0 among them.
-
-    Args:
-        x: (1 + batch, d); −128 in image 0, pixels in the others; beyond the steps it is not read.
-        steps: as :func:`staircase` gives them.
-        ink: what they are of.
+    The last is for image 0, and has two rows since NumPy leaves a product with a single one to a slow loop.
     """
+    rows = [round(part * len(extents)) for part in _PARTS]
+    stops = [int(extents[row]) for row in (*rows[1:], 0)]
+    return [Step(1 + row, *ends) for row, ends in zip((*rows, 1), pairwise((0, *stops, features)), strict=True)]
 
-    def __init__(self, x: Floats, steps: Sequence[Step], ink: Ink) -> None:
-        self._x, self._steps, self._ink = x, steps, ink
-        self._scale = x.dtype.type(1) / x.dtype.type(255)
 
-    def __len__(self) -> int:
-        return len(self._x) - 1
+class InkedProduct:
+    """The products of a layer with such batches, in memory of its own."""
 
-    def forward(self, weight: Floats, bias: Floats, scratch: "Scratch") -> Floats:
+    def __init__(self) -> None:
+        self._w, self._z, self._part = Workspace(), Workspace(), Workspace()
+
+    def forward(self, batch: InkedBatch, weight: Floats, bias: Floats) -> Floats:
         """x W + b, (batch, fan_out), valid until the next call."""
-        w = weight.take(self._ink.order, axis=0, out=scratch.weight.like(weight), mode="clip")
-        z, part = (space.rows(len(self._x), len(bias), bias.dtype) for space in (scratch.z, scratch.part))
-        for rows, start, stop in self._steps:
-            np.matmul(self._x[:rows, start:stop], w[start:stop], out=part[:rows] if start else z)
+        x, steps, ink = batch
+        w = weight.take(ink.order, axis=0, out=self._w.like(weight), mode="clip")
+        z, part = (memory.rows(len(x), len(bias), bias.dtype) for memory in (self._z, self._part))
+        for rows, start, stop in steps:
+            np.matmul(x[:rows, start:stop], w[start:stop], out=part[:rows] if start else z)
             if start:
                 z[:rows] += part[:rows]
-        z *= self._scale
+        z *= _scale(z)
         z[1:] += z[0] + bias
         return z[1:]
 
-    def backward(self, delta: Floats, grad_weight: Floats, grad_bias: Floats, scratch: "Scratch") -> None:
-        """Fill xᵀ δ, (d, fan_out), and Σ_i δ_i, (fan_out,); delta: (batch, fan_out)."""
-        scaled = scratch.part.rows(len(self._x), len(grad_bias), delta.dtype)
-        grad = scratch.weight.like(grad_weight)
+    def backward(self, batch: InkedBatch, delta: Floats, grad_weight: Floats, grad_bias: Floats) -> None:
+        """Fill xᵀ δ, (d, fan_out), and Σ_i δ_i, (fan_out,), with δ = delta, (batch, fan_out)."""
+        x, steps, ink = batch
+        scaled, grad = self._part.rows(len(x), len(grad_bias), delta.dtype), self._w.like(grad_weight)
         np.add.reduce(delta, axis=0, out=grad_bias)
-        np.multiply(grad_bias, self._scale, out=scaled[0])
-        np.multiply(delta, self._scale, out=scaled[1:])
-        for rows, start, stop in self._steps:
-            np.matmul(self._x[:rows, start:stop].T, scaled[:rows], out=grad[start:stop])
-        grad.take(self._ink.place, axis=0, out=grad_weight, mode="clip")
+        np.multiply(grad_bias, _scale(delta), out=scaled[0])
+        np.multiply(delta, _scale(delta), out=scaled[1:])
+        for rows, start, stop in steps:
+            np.matmul(x[:rows, start:stop].T, scaled[:rows], out=grad[start:stop])
+        grad.take(ink.place, axis=0, out=grad_weight, mode="clip")
 
 
-class Scratch:
-    """Memory for a layer's products with such batches."""
-
-    def __init__(self) -> None:
-        self.weight, self.z, self.part = Workspace(), Workspace(), Workspace()
+def _scale(like: Floats) -> Any:
+    return like.dtype.type(1) / like.dtype.type(255)

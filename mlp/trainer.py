@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
-from mlp.data import Batches, Dataset, Split
+from mlp.data import Batches, Dataset, InkedBatches, Split
 from mlp.ink import InkedBatch
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
@@ -61,7 +61,8 @@ class Trainer:
         self._splits = (dataset.train, dataset.valid, dataset.test)
         self._seed = config.seed
         self._full_train = config.eval_train == "full"
-        self._batches = Batches(dataset.train, self._batch_size, self._dtype)
+        train = dataset.train
+        self._batches = (InkedBatches if train.ink else Batches)(train, self._batch_size, self._dtype)
         self._evaluations: dict[int, Batches] = {}
 
         # What a member is told, and what it answers.
