@@ -87,7 +87,7 @@ class Batches:
 
 @final
 class InkedBatches:
-    """:class:`Batches` of a split with ink, of pixels as they are; within a batch the examples change places."""
+    """:class:`Batches` of a split with ink: features in its order, pixels as they are, examples by their extents."""
 
     def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
         assert split.ink
@@ -104,7 +104,7 @@ class InkedBatches:
         steps = staircase(extents[descending], x.shape[1])
         for count, start, stop in steps:
             np.copyto(x[1:count, start:stop], raw[: count - 1, start:stop])
-        return InkedBatch(x, steps, self._ink), labels[descending]
+        return InkedBatch(x, steps), labels[descending]
 
 
 def load(name: str, values: Mapping[str, object]) -> Dataset:

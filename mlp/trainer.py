@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -86,9 +87,13 @@ class Trainer:
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence is looked for, and named
             start = time.perf_counter()
-            train_loss, train_acc = self._pass(number, after_batch)
+            data, size = self._dataset, len(self._dataset.train)
+            try:
+                loss, correct = self.train(_rng(self._seed, number).permutation(size), after_batch)
+            except Diverged as why:
+                raise Diverged(f"{why} of epoch {number}") from None
+            train_loss, train_acc = loss / size, 100 * correct / size
             seconds = time.perf_counter() - start
-            data = self._dataset
             if self._full_train:
                 train_loss, train_acc = self.evaluate(data.train)
             valid = self.evaluate(data.valid)
@@ -110,8 +115,45 @@ class Trainer:
             loss, correct = self._measure_rows(split, slice(0, len(split)))
         return loss / len(split), 100 * correct / len(split)
 
-    def step(self, index: NDArray[np.intp]) -> tuple[float, int]:
-        """One update on the training images at ``index``; their summed loss and how many were right, before it."""
+    def train(self, index: NDArray[np.intp], after_batch: Callable[[], None] = lambda: None) -> tuple[float, int]:
+        """A step on each batch of the training images at ``index``.
+
+        Returns:
+            Their summed loss, and how many were right, measured on each batch before its update.
+
+        Raises:
+            Diverged: a loss became NaN or infinite.
+        """
+        total, correct = 0.0, 0
+        with self._inked_order():
+            for start in range(0, len(index), self._batch_size):
+                loss, right = self._step(index[start : start + self._batch_size])
+                if not math.isfinite(loss):
+                    raise Diverged(f"the loss became {loss} in batch {start // self._batch_size + 1}")
+                total += loss
+                correct += right
+                after_batch()
+        return total, correct
+
+    @contextmanager
+    def _inked_order(self) -> Iterator[None]:
+        """Meanwhile the first layer's weights, and what the optimizer keeps of them, are in the order of the ink."""
+        ink, theta, weight = self._dataset.train.ink, self.network.theta, self.network.linears[0].weight
+        if ink is None:
+            yield
+            return
+        vectors = [theta, *(array for array in self.optimizer.state.values() if array.shape == theta.shape)]
+        tables = [vector[: weight.size].reshape(weight.shape) for vector in vectors]
+        for table in tables:
+            table[:] = table[ink.order]
+        try:
+            yield
+        finally:
+            for table in tables:
+                table[:] = table[ink.place]
+
+    def _step(self, index: NDArray[np.intp]) -> tuple[float, int]:
+        """One update; summed loss and how many were right, before it."""
         self._index[: len(index)] = index
         self._count[0] = len(index)
         self._team.run(self._differentiate)
@@ -159,20 +201,6 @@ class Trainer:
         logits = network.forward(x)
         correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
         return self._loss.forward(logits, labels), correct
-
-    def _pass(self, number: int, after_batch: Callable[[], None]) -> tuple[float, float]:
-        """One epoch's steps; running means of loss and accuracy, each batch measured before its update."""
-        size = len(self._dataset.train)
-        order = _rng(self._seed, number).permutation(size)
-        total, correct = 0.0, 0
-        for start in range(0, size, self._batch_size):
-            batch_loss, batch_correct = self.step(order[start : start + self._batch_size])
-            if not math.isfinite(batch_loss):
-                raise Diverged(f"the loss became {batch_loss} in epoch {number}, batch {start // self._batch_size + 1}")
-            total += batch_loss
-            correct += batch_correct
-            after_batch()
-        return total / size, 100 * correct / size
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:

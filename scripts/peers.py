@@ -121,11 +121,7 @@ class Ours:
         self._trainer.network.theta[:] = np.concatenate([array.ravel() for array in weights])
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
-        loss, correct = 0.0, 0
-        for index in batches:
-            batch_loss, batch_correct = self._trainer.step(index)
-            loss += batch_loss
-            correct += batch_correct
+        loss, correct = self._trainer.train(batches.ravel())
         return loss / batches.size, 100 * correct / batches.size
 
     def describe(self) -> str:
