@@ -55,7 +55,7 @@ class Trainer:
         self.network = self._networks[0]
         self.network.initialize(_rng(config.seed, _INITIALIZATION), std=config.init_std)
         self.optimizer: Optimizer = OPTIMIZERS[config.optim.name].build(
-            theta, self._grads[0], lr=config.lr, wd=config.wd, mo=config.mo, zeros=team.zeros, **config.optim.options
+            theta, lr=config.lr, wd=config.wd, mo=config.mo, zeros=team.zeros, **config.optim.options
         )
         self._loss = LOSSES[config.loss.name].build(**config.loss.options)
         self._dataset = dataset
@@ -173,10 +173,11 @@ class Trainer:
     def _update(self, member: int) -> None:
         """The member's part of the parameters, by the sum of all gradients."""
         part = share(self._grads.shape[1], self.members, member)
-        grad = self._grads[0, part]
-        for other in self._grads[1:, part]:
-            grad += other
-        self.optimizer.update(part)
+        grad = self._grads[member, part]  # its own, which is in its core's cache
+        for other in range(self.members):
+            if other != member:
+                grad += self._grads[other, part]
+        self.optimizer.update(part, grad)
 
     def _evaluate(self, member: int) -> None:
         """The member's part of a split."""
