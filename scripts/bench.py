@@ -158,8 +158,8 @@ def _case(
 def accuracy(rounds: int, peers: Sequence[str], threads: Sequence[int], epochs: int = 40) -> None:
     """Seconds of training to 97 % and 98 % on the test set, by ours and the others.
 
-    784–360–10, relu, batch 200, lr 0.1, momentum 0.9, no weight decay. Accuracy is looked at after each epoch, outside the clock; every round has another order of the images. An epoch in
-    which a library compiles counts as long as the next one.
+    784–360–10, relu, batch 200, lr 0.1, momentum 0.9, no weight decay. Accuracy is looked at after each epoch, outside
+    the clock; every round has another order of images. An epoch in which a library compiles counts as long as the next.
     """
     for count in threads:
         with _running(peers, count) as running:
