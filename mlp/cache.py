@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from mlp.formats import REQUIRED, Arrays, sha256
+from mlp.ink import find_ink
 from sweeps.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when the canonical form of the arrays changes
+_FORMAT = 2  # raise it when the canonical form of the arrays changes
 _open_arrays: dict[Path, Arrays] = {}
 
 
@@ -113,6 +114,8 @@ def _read_unchanged(origin: Source, checksums: dict[str, str]) -> Arrays:
     arrays = origin.read()
     if origin.checksums() != checksums:
         raise InputError("data.path", getattr(origin, "path", ""), "changed while it was being read; try again")
+    if ink := find_ink(arrays["x_train"]):
+        arrays |= {f"ink_{name}": array for name, array in ink._asdict().items()}
     return arrays
 
 

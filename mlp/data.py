@@ -1,13 +1,14 @@
 """Datasets by name: loaded, divided into splits, and handed out in batches.
 
-    load     source (:mod:`mlp.datasets`) → cache (:mod:`mlp.cache`) → :class:`Dataset` of three :class:`Split`
-    Batches  gathers and scales one batch at a time, straight from the map that workers of a sweep share
+    load          source (:mod:`mlp.datasets`) → cache (:mod:`mlp.cache`) → :class:`Dataset` of three :class:`Split`
+    Batches       gathers and scales one batch at a time, straight from the map that workers of a sweep share
+    InkedBatches  the same for training on images that are mostly blank (:mod:`mlp.ink`)
 
 Pixels stay uint8 until a batch is made of them: a fourth of the memory, and of the traffic, of float32.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from mlp.cache import cached
 from mlp.datasets import options, source
+from mlp.ink import Ink, InkedBatch, staircase
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import fields
 
@@ -30,6 +32,8 @@ class Split:
     """(n,)"""
     rows: NDArray[np.intp]
     """(n,) positions in ``x``, ascending."""
+    ink: Ink | None = None
+    """Of ``x``, if it is mostly blank and to be trained on."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,12 +60,9 @@ class Batches:
     """
 
     def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
-        shape = capacity, split.x.shape[1]
         self._split = split
-        self._source = _items(np.ascontiguousarray(split.x))
-        self._raw = np.empty(shape, split.x.dtype)
-        self._raw_items = _items(self._raw)
-        self._x = np.empty(shape, dtype)
+        self._raw = _Rows(split.x, capacity)
+        self._x = np.empty((capacity, split.x.shape[1]), dtype)
         self._is_pixels = split.x.dtype == np.uint8
 
     def take(self, index: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -75,9 +76,7 @@ class Batches:
             IndexError: a position is outside the split.
             ValueError: more positions than ``capacity``.
         """
-        raw, x = self._raw[: len(index)], self._x[: len(index)]
-        # rows[index] has checked the bounds; the default mode would check again, through a copy of the output.
-        self._source.take(self._split.rows[index], out=self._raw_items[: len(index)], mode="clip")
+        raw, x = self._raw.take(self._split.rows[index]), self._x[: len(index)]
         if self._is_pixels:
             raw ^= 128  # the byte of p becomes that of p − 128 as a signed number, four times faster than in floats
             np.copyto(x, raw.view(np.int8))
@@ -85,6 +84,28 @@ class Batches:
         else:
             np.copyto(x, raw, casting="same_kind")
         return x, self._split.y[index]
+
+
+@final
+class InkedBatches:
+    """:class:`Batches` of a split with ink: features in its order, pixels as they are, examples by their extents."""
+
+    def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
+        assert split.ink
+        self._split, self._ink = split, split.ink
+        self._raw = _Rows(split.ink.x, capacity)
+        self._x = np.full((1 + capacity, split.x.shape[1]), -128, dtype)
+
+    def take(self, index: NDArray[np.intp]) -> tuple[InkedBatch, NDArray[np.intp]]:
+        """The examples at ``index``, positions within the split, and their labels; as :meth:`Batches.take`."""
+        rows, labels = self._split.rows[index], self._split.y[index]
+        extents = self._ink.extents[rows]
+        descending = np.argsort(-extents, kind="stable")
+        raw, x = self._raw.take(rows[descending]), self._x[: 1 + len(index)]
+        steps = staircase(extents[descending], x.shape[1])
+        for count, start, stop in steps:
+            np.copyto(x[1:count, start:stop], raw[: count - 1, start:stop])
+        return InkedBatch(x, steps), labels[descending]
 
 
 def load(name: str, values: Mapping[str, object]) -> Dataset:
@@ -110,8 +131,25 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
         if holdout >= len(train):
             raise InputError("data.holdout", holdout, f"must be < {len(train)}, the number of training examples")
         train, valid = _hold_out(train, holdout, values["holdout_seed"])
+    if "ink_x" in arrays:
+        train = replace(train, ink=Ink(*(arrays[f"ink_{name}"] for name in Ink._fields)))
     classes = origin.classes or 1 + max(int(y.max()) for key, y in arrays.items() if key.startswith("y"))
     return Dataset(train, valid, test, classes, train.x.shape[1], origin.checksums())
+
+
+class _Rows:
+    """Copies rows of x, at most ``capacity`` at once, into memory of its own."""
+
+    def __init__(self, x: NDArray[Any], capacity: int) -> None:
+        self._source = _items(np.ascontiguousarray(x))
+        self._taken = np.empty((capacity, x.shape[1]), x.dtype)
+        self._items = _items(self._taken)
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """``x[rows]``, valid until the next call; rows beyond the ends become those at the ends."""
+        # Without "clip" NumPy checks the bounds through a copy of the output.
+        self._source.take(rows, out=self._items[: len(rows)], mode="clip")
+        return self._taken[: len(rows)]
 
 
 def _items(x: NDArray[Any]) -> NDArray[np.void]:

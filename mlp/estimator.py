@@ -13,6 +13,7 @@ from mlp.activations import Floats
 from mlp.composition import compose
 from mlp.config import RunConfig
 from mlp.data import Dataset, Split
+from mlp.ink import find_ink
 from mlp.layers import Softmax
 from mlp.model import forward, network_of
 from mlp.trainer import Trainer
@@ -97,7 +98,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         rows = np.arange(len(x))
-        train = Split(x, labels.astype(np.intp), rows)
+        train = Split(x, labels.astype(np.intp), rows, find_ink(x))
         first = Split(x, train.y[:1], rows[:1])  # what an epoch measures at its end is not wanted here
         config = self._config()
         dataset = Dataset(train, first, first, len(self.classes_), x.shape[1], {})

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from mlp.activations import Floats, Workspace
+from mlp.ink import InkedBatch, InkedProduct
 
 
 class Linear:
@@ -29,25 +30,31 @@ class Linear:
         self.bias = bias
         self.grad_weight = grad_weight
         self.grad_bias = grad_bias
-        self._x: Floats = np.empty(0)
+        self._x: Floats | InkedBatch = np.empty(0)
         self._z = Workspace(order)
         self._dx = Workspace()
+        self._inked = InkedProduct()
 
-    def forward(self, x: Floats) -> Floats:
+    def forward(self, x: Floats | InkedBatch) -> Floats:
         """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
         self._x = x
+        if isinstance(x, InkedBatch):
+            return self._inked.forward(x, self.weight, self.bias)
         z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
         z += self.bias
         return z
 
     def backward(self, delta: Floats) -> None:
         """delta: ∂L/∂z, (batch, fan_out); fills ``grad_weight`` and ``grad_bias``."""
+        if isinstance(self._x, InkedBatch):
+            self._inked.backward(self._x, delta, self.grad_weight, self.grad_bias)
+            return
         np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
     def input_gradient(self, delta: Floats) -> Floats:
         """∂L/∂x, (batch, fan_in), from the same delta; the first layer has no use for it."""
-        return np.matmul(delta, self.weight.T, out=self._dx.like(self._x))
+        return np.matmul(delta, self.weight.T, out=self._dx.rows(len(delta), len(self.weight), delta.dtype))
 
 
 class Softmax:

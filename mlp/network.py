@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from mlp.activations import Activation, Floats
+from mlp.ink import InkedBatch
 from mlp.layers import Linear
 
 
@@ -63,7 +64,7 @@ class Network:
             linear.weight[:] = rng.standard_normal(linear.weight.shape) * std
             linear.bias[:] = 0
 
-    def forward(self, x: Floats) -> Floats:
+    def forward(self, x: Floats | InkedBatch) -> Floats:
         """x: (batch, sizes[0]) → logits: (batch, sizes[-1]), valid until the next call and free to be overwritten."""
         for linear, activation in zip(self.linears, self.activations, strict=False):
             x = activation.forward(linear.forward(x))

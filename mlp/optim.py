@@ -1,7 +1,7 @@
 """Optimizers over the flat parameter vector, by name in :data:`OPTIMIZERS`.
 
-Conventions differ between libraries, so ours are written out. ``grad`` holds ``gradient_scale`` times the gradient of
-the mean loss when a step is taken: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
+Conventions differ between libraries, so ours are written out. ``grad`` is ``gradient_scale`` times the gradient of
+the mean loss: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
 Weight decay acts on weights and biases alike, as in the report. A step is ``advance``, then ``update`` for all parts
 of the vectors: every element is updated by itself, so several processes may take a part each, if ``state`` is made of
 ``zeros`` that all of them see.
@@ -18,7 +18,7 @@ from sweeps.runs.schema import Entry, entry, number
 
 
 class Optimizer(Protocol):
-    """Moves ``theta`` along ``grad``; ``state`` is what a checkpoint must keep, updated in place."""
+    """Moves ``theta`` along gradients; ``state`` is what a checkpoint must keep, updated in place."""
 
     gradient_scale: float
     state: dict[str, Floats]
@@ -26,8 +26,8 @@ class Optimizer(Protocol):
     def advance(self) -> None:
         """What a step does once."""
 
-    def update(self, part: slice) -> None:
-        """Move this part of ``theta``; ``grad`` may be overwritten."""
+    def update(self, part: slice, grad: Floats) -> None:
+        """Move this part of ``theta`` along its ``grad``, which may be overwritten."""
 
 
 class SGD:
@@ -39,11 +39,9 @@ class SGD:
     kept as u = lr·v, which saves a pass over the weights: u ← mo·u + lr·∂L/∂W + lr·wd·W;  W ← W − u.
     """
 
-    def __init__(
-        self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float, zeros: Zeros = np.zeros
-    ) -> None:
+    def __init__(self, theta: Floats, *, lr: float, wd: float, mo: float, zeros: Zeros = np.zeros) -> None:
         self.gradient_scale = lr
-        self._theta, self._grad = theta, grad
+        self._theta = theta
         self._decay, self._mo = lr * wd, mo
         self._u = zeros(theta.shape, theta.dtype)
         self._scratch = np.empty_like(theta)
@@ -52,10 +50,10 @@ class SGD:
     def advance(self) -> None:
         pass
 
-    def update(self, part: slice) -> None:
+    def update(self, part: slice, grad: Floats) -> None:
         theta, u = self._theta[part], self._u[part]
         u *= self._mo
-        u += self._grad[part]
+        u += grad
         if self._decay:
             u += np.multiply(theta, self._decay, out=self._scratch[part])
         theta -= u
@@ -67,11 +65,9 @@ class Nesterov:
     g = ∂L/∂W + wd·W;  v ← mo·v + g;  W ← W − lr·(g + mo·v)
     """
 
-    def __init__(
-        self, theta: Floats, grad: Floats, *, lr: float, wd: float, mo: float, zeros: Zeros = np.zeros
-    ) -> None:
+    def __init__(self, theta: Floats, *, lr: float, wd: float, mo: float, zeros: Zeros = np.zeros) -> None:
         self.gradient_scale = lr
-        self._theta, self._grad = theta, grad
+        self._theta = theta
         self._decay, self._mo = lr * wd, mo
         self._u = zeros(theta.shape, theta.dtype)
         self._scratch = np.empty_like(theta)
@@ -80,9 +76,9 @@ class Nesterov:
     def advance(self) -> None:
         pass
 
-    def update(self, part: slice) -> None:
+    def update(self, part: slice, grad: Floats) -> None:
         theta, u, scratch = self._theta[part], self._u[part], self._scratch[part]
-        step = self._grad[part]  # becomes lr·(g + mo·v)
+        step = grad  # becomes lr·(g + mo·v)
         if self._decay:
             step += np.multiply(theta, self._decay, out=scratch)
         u *= self._mo
@@ -104,7 +100,6 @@ class Adam:
     def __init__(
         self,
         theta: Floats,
-        grad: Floats,
         *,
         lr: float,
         wd: float,
@@ -115,7 +110,7 @@ class Adam:
         zeros: Zeros = np.zeros,
     ) -> None:
         self.gradient_scale = 1.0
-        self._theta, self._grad = theta, grad
+        self._theta = theta
         self._lr, self._wd, self._beta1, self._beta2, self._eps = lr, wd, mo, beta2, eps
         self._decoupled = decoupled
         self._m, self._s = zeros(theta.shape, theta.dtype), zeros(theta.shape, theta.dtype)
@@ -126,8 +121,8 @@ class Adam:
     def advance(self) -> None:
         self._t += 1
 
-    def update(self, part: slice) -> None:
-        theta, g, m, s = self._theta[part], self._grad[part], self._m[part], self._s[part]
+    def update(self, part: slice, grad: Floats) -> None:
+        theta, g, m, s = self._theta[part], grad, self._m[part], self._s[part]
         scratch, t = self._scratch[part], float(self._t[0])
         if self._decoupled:
             theta *= 1 - self._lr * self._wd

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
-from mlp.data import Batches, Dataset, Split
+from mlp.data import Batches, Dataset, InkedBatches, Split
 from mlp.epochs import Epoch
+from mlp.ink import InkedBatch
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
 from mlp.optim import OPTIMIZERS, Optimizer
@@ -50,14 +52,15 @@ class Trainer:
         self.network = self._networks[0]
         self.network.initialize(_rng(config.seed, _INITIALIZATION), std=config.init_std)
         self.optimizer: Optimizer = OPTIMIZERS[config.optim.name].build(
-            theta, self._grads[0], lr=config.lr, wd=config.wd, mo=config.mo, zeros=team.zeros, **config.optim.options
+            theta, lr=config.lr, wd=config.wd, mo=config.mo, zeros=team.zeros, **config.optim.options
         )
         self._loss = LOSSES[config.loss.name].build(**config.loss.options)
         self._dataset = dataset
         self._splits = (dataset.train, dataset.valid, dataset.test)
         self._seed = config.seed
         self._full_train = config.eval_train == "full"
-        self._batches = Batches(dataset.train, self._batch_size, self._dtype)
+        train = dataset.train
+        self._batches = (InkedBatches if train.ink else Batches)(train, self._batch_size, self._dtype)
         self._evaluations: dict[int, Batches] = {}
 
         # What a member is told, and what it answers.
@@ -81,9 +84,13 @@ class Trainer:
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence is looked for, and named
             start = time.perf_counter()
-            train_loss, train_acc = self._pass(number, after_batch)
+            data, size = self._dataset, len(self._dataset.train)
+            try:
+                loss, correct = self.train(_rng(self._seed, number).permutation(size), after_batch)
+            except Diverged as why:
+                raise Diverged(f"{why} of epoch {number}") from None
+            train_loss, train_acc = loss / size, 100 * correct / size
             seconds = time.perf_counter() - start
-            data = self._dataset
             if self._full_train:
                 train_loss, train_acc = self.evaluate(data.train)
             valid = self.evaluate(data.valid)
@@ -105,8 +112,45 @@ class Trainer:
             loss, correct = self._measure_rows(split, slice(0, len(split)))
         return loss / len(split), 100 * correct / len(split)
 
-    def step(self, index: NDArray[np.intp]) -> tuple[float, int]:
-        """One update on the training images at ``index``; their summed loss and how many were right, before it."""
+    def train(self, index: NDArray[np.intp], after_batch: Callable[[], None] = lambda: None) -> tuple[float, int]:
+        """A step on each batch of the training images at ``index``.
+
+        Returns:
+            Their summed loss, and how many were right, measured on each batch before its update.
+
+        Raises:
+            Diverged: a loss became NaN or infinite.
+        """
+        total, correct = 0.0, 0
+        with self._inked_order():
+            for start in range(0, len(index), self._batch_size):
+                loss, right = self._step(index[start : start + self._batch_size])
+                if not math.isfinite(loss):
+                    raise Diverged(f"the loss became {loss} in batch {start // self._batch_size + 1}")
+                total += loss
+                correct += right
+                after_batch()
+        return total, correct
+
+    @contextmanager
+    def _inked_order(self) -> Iterator[None]:
+        """Meanwhile the first layer's weights, and what the optimizer keeps of them, are in the order of the ink."""
+        ink, theta, weight = self._dataset.train.ink, self.network.theta, self.network.linears[0].weight
+        if ink is None:
+            yield
+            return
+        vectors = [theta, *(array for array in self.optimizer.state.values() if array.shape == theta.shape)]
+        tables = [vector[: weight.size].reshape(weight.shape) for vector in vectors]
+        for table in tables:
+            table[:] = table[ink.order]
+        try:
+            yield
+        finally:
+            for table in tables:
+                table[:] = table[ink.place]
+
+    def _step(self, index: NDArray[np.intp]) -> tuple[float, int]:
+        """One update; summed loss and how many were right, before it."""
         self._index[: len(index)] = index
         self._count[0] = len(index)
         self._team.run(self._differentiate)
@@ -126,10 +170,11 @@ class Trainer:
     def _update(self, member: int) -> None:
         """The member's part of the parameters, by the sum of all gradients."""
         part = share(self._grads.shape[1], self.members, member)
-        grad = self._grads[0, part]
-        for other in self._grads[1:, part]:
-            grad += other
-        self.optimizer.update(part)
+        grad = self._grads[member, part]  # its own, which is in its core's cache
+        for other in range(self.members):
+            if other != member:
+                grad += self._grads[other, part]
+        self.optimizer.update(part, grad)
 
     def _evaluate(self, member: int) -> None:
         """The member's part of a split."""
@@ -149,25 +194,11 @@ class Trainer:
             correct += block_correct
         return loss, correct
 
-    def _measure(self, network: Network, x: NDArray[Any], labels: Labels) -> tuple[float, int]:
+    def _measure(self, network: Network, x: NDArray[Any] | InkedBatch, labels: Labels) -> tuple[float, int]:
         """Summed loss, and how many are right."""
         logits = network.forward(x)
         correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
         return self._loss.forward(logits, labels), correct
-
-    def _pass(self, number: int, after_batch: Callable[[], None]) -> tuple[float, float]:
-        """One epoch's steps; running means of loss and accuracy, each batch measured before its update."""
-        size = len(self._dataset.train)
-        order = _rng(self._seed, number).permutation(size)
-        total, correct = 0.0, 0
-        for start in range(0, size, self._batch_size):
-            batch_loss, batch_correct = self.step(order[start : start + self._batch_size])
-            if not math.isfinite(batch_loss):
-                raise Diverged(f"the loss became {batch_loss} in epoch {number}, batch {start // self._batch_size + 1}")
-            total += batch_loss
-            correct += batch_correct
-            after_batch()
-        return total / size, 100 * correct / size
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:

@@ -27,11 +27,14 @@ class Peer(Protocol):
     Like a run, a lap measures what it trains on: mean loss, and accuracy in percent, before each update.
     """
 
-    def build(self, weights: Weights, activ: str) -> None:
+    def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         """Raises NotImplementedError for an activation that the library does not offer."""
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
         """batches: (steps, batch) positions in the training set."""
+
+    def test(self) -> float:
+        """Accuracy on the test set, in percent."""
 
     def describe(self) -> str:
         """Version and BLAS."""
@@ -53,6 +56,8 @@ def serve(name: str, threads: int, pipe: Connection) -> None:
                 start = time.perf_counter()
                 measured = peer.lap(request)
                 pipe.send((time.perf_counter() - start, *measured))
+            elif request == "test":
+                pipe.send(peer.test())
             else:
                 pipe.send(gemm_flops(threads))
         except Exception as error:
@@ -82,10 +87,10 @@ def gemm_flops(threads: int) -> float:
     return 2 * 1024**3 / sorted(laps)[2]
 
 
-def _mnist() -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+def _mnist(part: str = "train") -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     from mlp.data import load
 
-    split = load("mnist", {"holdout": 0, "holdout_seed": 0}).train
+    split = getattr(load("mnist", {"holdout": 0, "holdout_seed": 0}), part)
     return (split.x.astype(np.float32) - 128) / np.float32(255), split.y
 
 
@@ -108,7 +113,7 @@ class Ours:
         self._threads = threads
         self._trainer: Any = None
 
-    def build(self, weights: Weights, activ: str) -> None:
+    def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         from mlp.composition import compose
         from mlp.data import load
         from mlp.trainer import Trainer
@@ -116,17 +121,17 @@ class Ours:
         if self._trainer:
             self._trainer.close()
         hidden = ",".join(str(len(b)) for b in weights[1:-1:2])
-        config = compose(f"model.hidden=[{hidden}]", f"activ={activ}", f"lr={LR}", f"wd={WD}", f"mo={MO}")
-        self._trainer = Trainer(config, load("mnist", dict(config.data.options)), self._threads)
+        config = compose(f"model.hidden=[{hidden}]", f"activ={activ}", f"lr={lr}", f"wd={wd}", f"mo={MO}")
+        self._data = load("mnist", dict(config.data.options))
+        self._trainer = Trainer(config, self._data, self._threads)
         self._trainer.network.theta[:] = np.concatenate([array.ravel() for array in weights])
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
-        loss, correct = 0.0, 0
-        for index in batches:
-            batch_loss, batch_correct = self._trainer.step(index)
-            loss += batch_loss
-            correct += batch_correct
+        loss, correct = self._trainer.train(batches.ravel())
         return loss / batches.size, 100 * correct / batches.size
+
+    def test(self) -> float:
+        return float(self._trainer.evaluate(self._data.test)[1])
 
     def describe(self) -> str:
         return f"NumPy {np.__version__}, {_blas()}"
@@ -139,19 +144,17 @@ class Plain:
         self._x, self._y = _mnist()
         self._x64 = self._x.astype(np.float64)
 
-    def build(self, weights: Weights, activ: str) -> None:
+    def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         self._weights = [array.astype(np.float64) for array in weights]
         self._velocities = [np.zeros_like(array) for array in self._weights]
         self._activ, self._slope = _PLAIN[activ]
+        self._lr, self._wd = lr, wd
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
         loss, correct = 0.0, 0
         for index in batches:
             x, y = self._x64[index], np.eye(10)[self._y[index]]
-            inputs, sums = [x], []
-            for w, b in zip(self._weights[::2], self._weights[1::2], strict=True):
-                sums.append(inputs[-1] @ w + b)
-                inputs.append(self._activ(sums[-1]))
+            inputs, sums = self._forward(x)
             e = np.exp(sums[-1] - sums[-1].max(axis=1, keepdims=True))
             p = e / e.sum(axis=1, keepdims=True)
             loss -= np.log((p * y).sum(axis=1)).sum()
@@ -163,9 +166,21 @@ class Plain:
                 if layer:
                     delta = delta @ self._weights[2 * layer].T * self._slope(sums[layer - 1])
             for i, gradient in enumerate(gradients):
-                self._velocities[i] = MO * self._velocities[i] + gradient + WD * self._weights[i]
-                self._weights[i] = self._weights[i] - LR * self._velocities[i]
+                self._velocities[i] = MO * self._velocities[i] + gradient + self._wd * self._weights[i]
+                self._weights[i] = self._weights[i] - self._lr * self._velocities[i]
         return loss / batches.size, 100 * correct / batches.size
+
+    def test(self) -> float:
+        x, y = _mnist("test")
+        return 100 * float((self._forward(x.astype(np.float64))[1][-1].argmax(axis=1) == y).mean())
+
+    def _forward(self, x: NDArray[Any]) -> tuple[Weights, Weights]:
+        """Inputs of each layer and the last one's output; sums of each layer."""
+        inputs, sums = [x], []
+        for w, b in zip(self._weights[::2], self._weights[1::2], strict=True):
+            sums.append(inputs[-1] @ w + b)
+            inputs.append(self._activ(sums[-1]))
+        return inputs, sums
 
     def describe(self) -> str:
         return f"NumPy {np.__version__} float64, {_blas()}"
@@ -201,7 +216,7 @@ class Sklearn:
         self._version = sklearn.__version__
         self._x, self._y = _mnist()
 
-    def build(self, weights: Weights, activ: str) -> None:
+    def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         from sklearn.neural_network import MLPClassifier
 
         names = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
@@ -211,9 +226,9 @@ class Sklearn:
             tuple(len(b) for b in weights[1:-1:2]),
             activation=names[activ],
             solver="sgd",
-            alpha=WD * BATCH,  # its penalty is divided by the batch size, and spares the biases
+            alpha=wd * BATCH,  # its penalty is divided by the batch size, and spares the biases
             batch_size=BATCH,
-            learning_rate_init=LR,
+            learning_rate_init=lr,
             momentum=MO,
             nesterovs_momentum=False,
             shuffle=False,
@@ -229,6 +244,9 @@ class Sklearn:
         self._net.partial_fit(self._x[rows], self._y[rows])
         return float(self._net.loss_), float("nan")  # with its penalty; it measures no accuracy
 
+    def test(self) -> float:
+        return 100 * float(self._net.score(*_mnist("test")))
+
     def describe(self) -> str:
         return f"scikit-learn {self._version}, {_blas()}"
 
@@ -236,7 +254,7 @@ class Sklearn:
 class Torch:
     """PyTorch as its tutorials write it: ``nn.Sequential``, cross entropy, SGD."""
 
-    compiled = False
+    compiled = fused = False
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -246,7 +264,7 @@ class Torch:
         x, y = _mnist()
         self._x, self._y = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
 
-    def build(self, weights: Weights, activ: str) -> None:
+    def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         torch = self._torch
         kinds = {
             "relu": torch.nn.ReLU,
@@ -262,7 +280,7 @@ class Torch:
                 linear.bias.copy_(torch.from_numpy(b))
             layers += [linear, kinds[activ]()]
         net = torch.nn.Sequential(*layers[:-1])
-        optimizer = torch.optim.SGD(net.parameters(), LR, MO, weight_decay=WD)
+        optimizer = torch.optim.SGD(net.parameters(), lr, MO, weight_decay=wd, fused=self.fused)
 
         def measure(x: Any, y: Any) -> Any:
             logits = net(x)
@@ -279,11 +297,16 @@ class Torch:
             optimizer.step()
             return loss.item(), correct.item()
 
-        self._step = step
+        self._step, self._net = step, net
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
         losses, corrects = zip(*map(self._step, self._torch.from_numpy(batches)), strict=True)
         return sum(losses) / len(batches), 100 * sum(corrects) / batches.size
+
+    def test(self) -> float:
+        x, y = map(self._torch.tensor, _mnist("test"))
+        with self._torch.no_grad():
+            return 100 * float((self._net(x).argmax(dim=1) == y).double().mean())
 
     def describe(self) -> str:
         blas = "MKL" if self._torch.backends.mkl.is_available() else "another BLAS"
@@ -296,6 +319,12 @@ class TorchCompiled(Torch):
     compiled = True
 
 
+class TorchFused(Torch):
+    """The same with the optimizer's fused form."""
+
+    fused = True
+
+
 class Jax:
     """JAX with the whole lap in one jitted ``scan``, buffers donated."""
 
@@ -306,30 +335,38 @@ class Jax:
         x, y = _mnist()
         self._x, self._y = jax.numpy.asarray(x), jax.numpy.asarray(y)
 
-    def build(self, weights: Weights, activ: str) -> None:
+    def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         jax, jnp = self._jax, self._jax.numpy
         functions = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "gelu": jax.nn.gelu}
         activation, data, labels = functions[activ], self._x, self._y
 
-        def loss(parameters: list[Any], x: Any, y: Any) -> Any:
+        def forward(parameters: list[Any], x: Any) -> Any:
             for w, b in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
                 x = activation(x @ w + b)
-            logits = x @ parameters[-2] + parameters[-1]
+            return x @ parameters[-2] + parameters[-1]
+
+        def loss(parameters: list[Any], x: Any, y: Any) -> Any:
+            logits = forward(parameters, x)
             losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)
             return losses.mean(), (logits.argmax(axis=1) == y).mean()
 
         def step(carry: Any, index: Any) -> Any:
             parameters, velocities = carry
             measured, gradients = jax.value_and_grad(loss, has_aux=True)(parameters, data[index], labels[index])
-            velocities = [MO * v + g + WD * w for v, g, w in zip(velocities, gradients, parameters, strict=True)]
-            return ([w - LR * v for w, v in zip(parameters, velocities, strict=True)], velocities), measured
+            velocities = [MO * v + g + wd * w for v, g, w in zip(velocities, gradients, parameters, strict=True)]
+            return ([w - lr * v for w, v in zip(parameters, velocities, strict=True)], velocities), measured
 
         self._state = [jnp.asarray(w) for w in weights], [jnp.zeros_like(w) for w in weights]
+        self._forward = forward
         self._lap = jax.jit(lambda state, batches: jax.lax.scan(step, state, batches), donate_argnums=0)
 
     def lap(self, batches: NDArray[np.intp]) -> Measured:
         self._state, (losses, accuracies) = self._lap(self._state, self._jax.numpy.asarray(batches))
         return float(losses.mean()), 100 * float(accuracies.mean())
+
+    def test(self) -> float:
+        x, y = _mnist("test")
+        return 100 * float((self._forward(self._state[0], x).argmax(axis=1) == y).mean())
 
     def describe(self) -> str:
         return f"JAX {self._jax.__version__}, XLA's own kernels"
@@ -341,5 +378,16 @@ PEERS: dict[str, Callable[[int], Peer]] = {
     "scikit-learn": Sklearn,
     "PyTorch": Torch,
     "PyTorch compiled": TorchCompiled,
+    "PyTorch fused": TorchFused,
     "plain float64": Plain,
 }
+
+SHORT = {
+    "jax": "JAX jit",
+    "sklearn": "scikit-learn",
+    "torch": "PyTorch",
+    "compiled": "PyTorch compiled",
+    "fused": "PyTorch fused",
+    "plain": "plain float64",
+}
+"""What may be said instead."""

@@ -42,13 +42,13 @@ BY_HAND = {"sgd": sgd, "nesterov": nesterov, "adam": adam, "adamw": adamw}
 def test_three_steps_by_hand(name):
     theta, grad = W.copy(), np.empty(3)
     options = {"beta2": BETA2, "eps": EPS} if name.startswith("adam") else {}
-    optimizer = OPTIMIZERS[name].build(theta, grad, lr=LR, wd=WD, mo=MO, **options)
+    optimizer = OPTIMIZERS[name].build(theta, lr=LR, wd=WD, mo=MO, **options)
     expected, state = W, {}
     for t, g in enumerate(GRADIENTS, start=1):
         grad[:] = optimizer.gradient_scale * g
         optimizer.advance()
         for part in (slice(0, 2), slice(2, 3)):
-            optimizer.update(part)
+            optimizer.update(part, grad[part])
         expected, state = BY_HAND[name](expected, g, state, t)
         np.testing.assert_allclose(theta, expected, rtol=1e-12)
 
@@ -58,12 +58,12 @@ def test_one_training_step_by_hand():
     network = Network((2, 2), ACTIVATIONS["relu"].build, dtype="float64")
     network.linears[0].weight[:] = np.eye(2)
     loss = LOSSES["euclidean"].build()
-    optimizer = OPTIMIZERS["sgd"].build(network.theta, network.grad, lr=0.1, wd=0.5, mo=0.9)
+    optimizer = OPTIMIZERS["sgd"].build(network.theta, lr=0.1, wd=0.5, mo=0.9)
     logits = network.forward(np.array([[1.0, 2.0]]))
     assert loss.forward(logits, np.array([1])) == 0.5 * (1**2 + (2 - 1) ** 2)
     network.backward(loss.backward(optimizer.gradient_scale / 1))
     optimizer.advance()
-    optimizer.update(slice(None))
+    optimizer.update(slice(None), network.grad)
     # ∂L/∂z = (1, 1); ∂L/∂W = x ∂L/∂z = [[1, 1], [2, 2]]; v = that + 0.5 W; W − 0.1 v
     np.testing.assert_allclose(network.linears[0].weight, [[1 - 0.15, -0.1], [-0.2, 1 - 0.25]])
     np.testing.assert_allclose(network.linears[0].bias, [-0.1, -0.1])

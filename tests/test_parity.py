@@ -116,7 +116,7 @@ def side_by_side(torch, config, activation, measure, optimizer_of):
     start = ours.network.theta.copy()
     worst = 0.0
     for index in np.random.default_rng(0).choice(len(dataset.train), (STEPS, BATCH), replace=False):
-        our_loss, our_correct = ours.step(index)
+        our_loss, our_correct = ours.train(index)
         a = (torch.from_numpy(dataset.train.x[index]).double() - 128) / 255
         labels = torch.from_numpy(dataset.train.y[index]).long()
         for w, b in zip(theirs[:-2:2], theirs[1:-2:2], strict=True):

@@ -140,7 +140,7 @@ def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(wid
 def test_a_batch_of_one_leaves_nothing_to_the_others(wide):
     one, two = wide(1, "dtype=float64"), wide(2, "dtype=float64")
     for index in (np.array([5]), np.array([7, 3, 1])):
-        assert two.step(index) == pytest.approx(one.step(index), rel=1e-12)
+        assert two.train(index) == pytest.approx(one.train(index), rel=1e-12)
     np.testing.assert_allclose(two.network.theta, one.network.theta, rtol=1e-9, atol=1e-15)
 
 
@@ -168,11 +168,11 @@ def helpers():
 def test_the_death_of_a_helper_is_noticed(wide):
     before = set(helpers())
     trainer = wide(3)
-    trainer.step(np.arange(190))
+    trainer.train(np.arange(190))
     (victim, _) = sorted(set(helpers()) - before, key=lambda process: process.pid)
     victim.kill()
     with pytest.raises(ChildProcessError, match=f"helper process {victim.pid} has died"):
-        trainer.step(np.arange(190))
+        trainer.train(np.arange(190))
     trainer.close()
     assert set(helpers()) == before
 
@@ -180,5 +180,5 @@ def test_the_death_of_a_helper_is_noticed(wide):
 def test_what_a_member_raises_leaves_the_team_in_step(wide):
     trainer = wide(2)
     with pytest.raises(IndexError):
-        trainer.step(np.array([10**9] + [0] * 150))  # the first rows are ours
-    assert trainer.step(np.arange(190))[1] >= 0
+        trainer.train(np.array([10**9] + [0] * 150))  # the first rows are ours
+    assert trainer.train(np.arange(190))[1] >= 0
