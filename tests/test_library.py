@@ -45,7 +45,9 @@ def test_a_grid_is_what_the_command_line_trains(base, small, command, tmp_path, 
 
 def test_the_manifest_s_command_does_the_same_again(base, command, tmp_path):
     grids = {"lr": np.array([0.1, 0.05]), "model.hidden": [[4], [4, 4]]}, {"seed": range(2), "where": "seed > 0"}
-    collection = sweeps.sweep(program, *grids, *base[:2], "bsz=50", out=tmp_path / "out", epochs=1, name="mine", quiet=True)
+    collection = sweeps.sweep(
+        program, *grids, *base[:2], "bsz=50", out=tmp_path / "out", epochs=1, name="mine", quiet=True
+    )
     assert len(collection.runs) == 5
     words = json.loads((tmp_path / "out" / "sweeps" / "mine" / "manifest.json").read_text())["command"][3:]
     done = command(*words)
