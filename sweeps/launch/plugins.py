@@ -104,7 +104,7 @@ class LaunchingSweeper(Sweeper):
         stale = {}
         for result in ended:
             recorded = recorded_code(by_id[result.run_id].run)
-            modules = code.changed(recorded, self.program.main) if recorded else []
+            modules = code.changed(recorded, self.program) if recorded else []
             if modules:
                 stale[result.run_id] = modules
         if not stale:

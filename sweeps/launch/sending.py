@@ -13,12 +13,13 @@ import os
 import pickle
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
+from sweeps.runs import code
 from sweeps.runs.errors import InputError
 from sweeps.runs.program import Program
 
@@ -77,6 +78,7 @@ def _reference(program: Program) -> dict[str, Any] | None:
 
 
 def _by_value(program: Program) -> dict[str, Any]:
+    program = replace(program, sources=code.fileless(program))
     parts: dict[str, Any] = {"program": program, "registries": _added(program), "main": _definitions()}
     if "hydra" in sys.modules:
         parts["singletons"] = _singletons()

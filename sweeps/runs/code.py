@@ -7,13 +7,15 @@ nor this package's.
 import functools
 import hashlib
 import importlib.util
+import inspect
 import os
 import site
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sweeps.runs.program import Program
@@ -44,23 +46,73 @@ def own_modules() -> dict[str, str]:
     return found
 
 
-def fingerprint(main: str | None = None) -> dict[str, str]:
-    """Name → SHA-256 of the source of every module of the user's own.
-
-    Args:
-        main: the file of ``__main__`` where the program was sent from, if it has one.
-    """
+def fingerprint(program: "Program") -> dict[str, str]:
+    """Name → SHA-256 of the source of every module of the user's own, and of functions that are in no file."""
     files = own_modules()
     files.pop("__main__", None)
-    if main:
-        files["__main__"] = main
+    if program.main:
+        files["__main__"] = program.main
     digests = {name: _digest_of(path) for name, path in sorted(files.items())}
-    return {name: digest for name, digest in digests.items() if digest}
+    return {name: digest for name, digest in digests.items() if digest} | dict(fileless(program))
 
 
-def changed(recorded: Mapping[str, str], main: str | None = None) -> list[str]:
-    """The recorded modules whose source is another one now, or cannot be found."""
-    return [name for name, digest in recorded.items() if _digest_of(_file_of(name, main)) != digest]
+def changed(recorded: Mapping[str, str], program: "Program") -> list[str]:
+    """The recorded modules and functions whose source is another one now, or cannot be found."""
+    now = fileless(program)
+    return [
+        name
+        for name, digest in recorded.items()
+        if (now.get(name) if ":" in name else _digest_of(_file_of(name, program.main))) != digest
+    ]
+
+
+def fileless(program: "Program") -> Mapping[str, str]:
+    """``__main__:name`` → SHA-256 of a notebook's function, and of functions and classes of the notebook that it uses.
+
+    On a worker it is what the sender said: the sources are there.
+    """
+    if program.sources is not None:
+        return program.sources
+    if program.main or getattr(program.function, "__module__", None) != "__main__":
+        return {}
+    found: dict[str, str] = {}
+    todo: list[Any] = [program.function]
+    while todo:
+        used = todo.pop()
+        name = f"__main__:{getattr(used, '__qualname__', '')}"
+        if isinstance(used, type):
+            todo += [value for value in vars(used).values() if inspect.isfunction(value)]
+        elif inspect.isfunction(used) and name not in found:
+            found[name] = _digest_of_function(used)
+            values = map(used.__globals__.get, _names(used.__code__))
+            todo += [value for value in values if getattr(value, "__module__", None) == "__main__"]
+    return dict(sorted(found.items()))
+
+
+def _digest_of_function(function: FunctionType) -> str:
+    try:
+        text = inspect.getsource(function)
+    except (OSError, TypeError):  # of stdin, say
+        text = "".join(f"{code.co_code!r} {code.co_names} {_constants(code)}" for code in _codes(function.__code__))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, and that of the functions, lambdas and comprehensions within it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _names(code: CodeType) -> list[str]:
+    return [name for part in _codes(code) for name in part.co_names]
+
+
+def _constants(code: CodeType) -> list[str]:
+    """In an order that does not depend on the process, as a set's does."""
+    plain = [constant for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return [repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value) for value in plain]
 
 
 def package_digest(module: str) -> str:

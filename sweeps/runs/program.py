@@ -67,6 +67,10 @@ def _as_it_is(spec: RunSpec, threads: int) -> RunSpec:
     return spec
 
 
+def _lacks_nothing(spec: RunSpec) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Program:
     """A training function with its declarations; calling it trains one configuration.
@@ -89,6 +93,7 @@ class Program:
         speed: measures that.
         advise: why a metric must not choose between configurations, e.g. for it is the test set's; None if it may.
         sized: the same specification for workers of so many threads.
+        lacks: what to say of a finished run that has not all that is asked for, and is not trained again for it.
         config: the directory and name of its Hydra configuration, if it has one.
     """
 
@@ -108,6 +113,7 @@ class Program:
     speed: Callable[[], float] | None = None
     advise: Callable[[str, Any], str | None] = _no_advice
     sized: Callable[[RunSpec, int], RunSpec] = _as_it_is
+    lacks: Callable[[RunSpec], str | None] = _lacks_nothing
     config: tuple[str, str] | None = None
     metrics: tuple[str, ...] | None = None
     """The names that it logs, if it declares them: a search then knows a wrong one before it begins."""
@@ -117,6 +123,8 @@ class Program:
     """``module:NAME`` of mappings that users add to; what they added goes to workers."""
     main: str | None = None
     """The file of ``__main__``, if the function is from there."""
+    sources: Mapping[str, str] | None = None
+    """SHA-256 of its functions that are in no file, on a worker; see :func:`sweeps.runs.code.fileless`."""
 
     @property
     def source(self) -> str:
@@ -218,7 +226,7 @@ def main_file(function: object) -> str | None:
     if getattr(function, "__module__", None) != "__main__":
         return None
     file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.path.abspath(file) if file else None
+    return os.path.abspath(file) if file and os.path.isfile(file) else None  # with stdin it says "<stdin>"
 
 
 def canonical(values: Mapping[str, Any]) -> dict[str, Any]:

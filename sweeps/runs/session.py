@@ -242,7 +242,7 @@ class Run:
                 | self._facts
                 | provenance.collect(code.folder_of(self._program))
             )
-            sources = code.fingerprint(self._program.main)
+            sources = code.fingerprint(self._program)
             total = hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()
             session |= {"program": self._program.source, "source_sha256": total, "code": sources}
             self._dir.add_provenance(session)
@@ -428,6 +428,8 @@ def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
     result = run.result(spec.epochs)
     if result is None:
         return None
+    if lacking := program.lacks(spec):
+        log.warning("%s", lacking)
     if program.metric is not None:
         result = Result.of(
             run.path, result.state, result.history, result.error, metric=program.metric, maximize=program.maximize,
