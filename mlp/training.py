@@ -104,9 +104,9 @@ def _with_absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()}
     for group, option in ((None, "out"), ("data", "path"), ("tracker", "dir")):
         holder = plain if group is None else plain.get(group)
-        if isinstance(holder, dict) and isinstance(holder.get(option), str) and holder[option] not in ("", "???"):
-            if "\0" not in holder[option]:
-                holder[option] = str(Path.cwd() / holder[option])
+        path = holder.get(option) if isinstance(holder, dict) else None
+        if isinstance(holder, dict) and isinstance(path, str) and path not in ("", "???") and "\0" not in path:
+            holder[option] = str(Path.cwd() / path)
     return plain
 
 
@@ -171,6 +171,13 @@ def sized(spec: RunSpec, threads: int) -> RunSpec:
     return replace(spec, config=replace(spec.config, threads=threads), values={**spec.values, "threads": threads})
 
 
+def lacks(spec: RunSpec) -> str | None:
+    """A finished run has no stats.csv if it was trained without ``stats=true``."""
+    if spec.config.stats and not (spec.run.path / "stats.csv").exists():
+        return "finished, and not trained again: it gets no stats.csv; with another out=DIR it would"
+    return None
+
+
 program = Program(
     train_network,
     "mlp",
@@ -184,6 +191,7 @@ program = Program(
     speed=speed,
     advise=advise,
     sized=sized,
+    lacks=lacks,
     config=(str(CONF), "config"),
     metrics=Epoch._fields[1:],
     origin="mlp.train:train",
@@ -202,8 +210,4 @@ def train(
     Args:
         config: checked, or a nested mapping as conf/ composes it.
     """
-    spec = spec_of(config)
-    result = train_run(program, spec, on_epoch=on_epoch, wait=wait)
-    if result.reused and spec.config.stats and not (spec.run.path / "stats.csv").exists():
-        log.warning("finished, and not trained again: it gets no stats.csv; with another out=DIR it would")
-    return result
+    return train_run(program, spec_of(config), on_epoch=on_epoch, wait=wait)

@@ -16,6 +16,10 @@ from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun
 
 
+def stats_of(run):
+    return run.path / "stats.csv"
+
+
 def of(words):
     config = compose(*words)
     dataset = load(config.data.name, config.data.options)
@@ -84,7 +88,7 @@ def test_with_and_without_the_training_is_the_same_bit_for_bit(small, tmp_path, 
         words = [*small, f"activ={activ}", f"optim={optim}", "epochs=2"]
         plain, probed = train(compose(*words)), train(compose(*words, "stats=true", f"out={tmp_path / 'probed'}"))
         assert (measured(plain.path), arrays(plain.path)) == (measured(probed.path), arrays(probed.path))
-        assert not stats.path(RunDir(plain.path)).exists()
+        assert not stats_of(RunDir(plain.path)).exists()
 
 
 def epochs(run):
@@ -108,11 +112,11 @@ def test_after_kill_9_it_is_what_it_would_have_been(small, tmp_path):
     (path,) = (tmp_path / "out" / "runs").iterdir()
     run = RunDir(path)
     last = len(run.read_metrics()) + 3
-    with stats.path(run).open("a") as file:  # what no checkpoint covers, and a torn row
+    with stats_of(run).open("a") as file:  # what no checkpoint covers, and a torn row
         file.write(f"{last + 90},1,9,9,9,9,9,9,9\n{last + 90},2,9,9")
     train(compose(*words, f"epochs={last}", f"out={tmp_path / 'out'}"))
     straight = train(compose(*words, f"epochs={last}", f"out={tmp_path / 'straight'}"))
-    assert stats.path(run).read_bytes() == stats.path(RunDir(straight.path)).read_bytes()
+    assert stats_of(run).read_bytes() == stats_of(RunDir(straight.path)).read_bytes()
     assert epochs(run) == list(range(last + 1))
 
 
@@ -141,9 +145,9 @@ HEADER = ",".join(stats.LayerStats._fields)
 )
 def test_a_damaged_table_is_found_out_and_begun_anew(small, content, caplog):
     run = RunDir(train(compose(*small, "epochs=2", "stats=true")).path)
-    stats.path(run).write_text(content)
+    stats_of(run).write_text(content)
     with pytest.raises(DamagedRun):
         stats.read(run)
     train(compose(*small, "stats=true"))
     assert epochs(run) == [2, 3, 4]
-    assert "beginning it anew" in caplog.text
+    assert "starting it again" in caplog.text
