@@ -182,7 +182,8 @@ def read_npz(path: Path) -> Arrays:
                 f"lacks {', '.join(missing)}; it must hold {', '.join(REQUIRED)}, and may hold {' and '.join(_VALID)}"
             )
         # Deflate packs at most 1032 : 1, so a small file cannot make us allocate much.
-        return {key: read_npy(archive, key, 1032 * path.stat().st_size) for key in wanted}
+        limit, allowed = 1032 * path.stat().st_size, "uint8, float32 or float64 (x) or integers (y)"
+        return {key: read_npy(archive, key, limit, allowed=allowed) for key in wanted}
 
 
 # -------------------------------------------------------------------------------------------------------------- files

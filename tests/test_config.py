@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from mlp.activations import ACTIVATIONS
 from mlp.composition import CONF, compose
-from mlp.config import RunConfig, digest
+from mlp.config import RunConfig
 from mlp.datasets import DATASETS
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from sweeps.runs.errors import InputError
+from sweeps.runs.identity import digest
 
 GROUPS = {"activ": ACTIVATIONS, "loss": LOSSES, "optim": OPTIMIZERS, "data": DATASETS}
 

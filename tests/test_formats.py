@@ -58,12 +58,12 @@ def test_a_header_that_claims_a_trillion_bytes_allocates_nothing(cache: Path, id
     (idx_folder / "train-images-idx3-ubyte").write_bytes(idx(small(1)[0], (10**4, 10**4, 10**4)))
     code = (
         "import resource, sys\n"
-        "from mlp import data, schema\n"
+        "from mlp import data\nfrom sweeps.runs import errors\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))\n"
         "try:\n"
         "    data.load('fashion_mnist', {'holdout': 0, 'holdout_seed': 0, 'path': sys.argv[1]})\n"
-        "except schema.InputError as error:\n"
+        "except errors.InputError as error:\n"
         "    print(error)\n"
     )
     result = run(code, str(idx_folder))

@@ -19,11 +19,12 @@ from mlp import data
 from mlp.activations import ACTIVATIONS
 from mlp.composition import compose
 from mlp.losses import LOSSES
+from mlp.training import train
+from sweeps.runs.checkpoint import _seal
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.identity import digest
 from sweeps.runs.reading import read_identity
-from sweeps.runs.session import train
 
 
 @pytest.fixture
@@ -119,8 +120,14 @@ def members(path):
 
 
 def rewritten(run, **changes):
-    arrays = members(run.checkpoint) | changes
+    """With the right checksum, as anybody could write it."""
+    arrays = members(run.checkpoint) | {"state.json": None, "columns": None} | changes
     np.savez(run.checkpoint, **{name: array for name, array in arrays.items() if array is not None})
+    seal(run.checkpoint)
+
+
+def seal(path):
+    path.write_bytes(_seal(path.read_bytes(), path.parent.name))
 
 
 class Bomb:
@@ -167,17 +174,11 @@ def test_damage_is_named(run, tmp_path, monkeypatch, damage):
     assert not Path("exploded").exists()
 
 
-def unseal(run):
-    """Its checkpoint without a checksum, as anybody could write it."""
-    with np.load(run.checkpoint) as file:
-        arrays = dict(file)
-    np.savez(run.checkpoint, **arrays)
-
-
 def test_a_header_s_size_is_not_believed(run):
-    unseal(run)
+    np.savez(run.checkpoint, **members(run.checkpoint))
     with zipfile.ZipFile(run.checkpoint, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("W1.npy", lying_header((10**9, 10**3)))
+    seal(run.checkpoint)
     with pytest.raises(DamagedRun, match="promises"):
         mlp.load(run.path)
 
@@ -185,9 +186,9 @@ def test_a_header_s_size_is_not_believed(run):
 def test_a_configuration_s_sizes_are_not_believed(run):
     identity = read_identity(run)
     identity["model"]["hidden"] = [100_000] * 100
-    unseal(run)
     path = run.path.with_name(f"relu-ce-wide-{digest(identity)[:10]}")
     run.path.rename(path)
+    rewritten(RunDir(path))
     (path / "config.yaml").write_text(yaml.safe_dump(identity))
     with pytest.raises(DamagedRun, match="not the network"):
         mlp.load(path)
@@ -196,9 +197,9 @@ def test_a_configuration_s_sizes_are_not_believed(run):
 def test_an_identity_of_no_network_is_damage(run):
     identity = read_identity(run)
     identity["activ"]["name"] = "gelu\x1b[31m"
-    unseal(run)
     path = run.path.with_name(f"gelu\x1b[31m-ce-16-{digest(identity)[:10]}")
     run.path.rename(path)
+    rewritten(RunDir(path))
     (path / "config.yaml").write_text(json.dumps(identity))
     with pytest.raises(DamagedRun, match="must be one of") as caught:
         mlp.load(path)

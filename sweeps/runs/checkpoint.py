@@ -94,7 +94,7 @@ def load(path: Path) -> tuple[Any, list[Row]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
 
             def read(name: str) -> Any:
-                return read_npy(archive, name, len(content), "biufcU")
+                return read_npy(archive, name, len(content), "biufcU", allowed="numbers or texts")
 
             members = set(archive.namelist())
             if "state.json.npy" in members:

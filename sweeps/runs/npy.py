@@ -21,8 +21,13 @@ UNREADABLE = (
 """Whatever the bytes of an archive can make its parser raise."""
 
 
-def read_npy(archive: zipfile.ZipFile, key: str, limit: int, kinds: str = "iuf") -> NDArray[Any]:
-    """One array of numbers, of at most ``limit`` bytes; trusts no size before it fits the other sizes.
+def read_npy(
+    archive: zipfile.ZipFile, key: str, limit: int, kinds: str = "iuf", *, allowed: str = "numbers"
+) -> NDArray[Any]:
+    """One array, of at most ``limit`` bytes; trusts no size before it fits the other sizes.
+
+    Args:
+        kinds: of its dtype; ``allowed`` says them in words.
 
     Raises:
         KeyError: there is none of this name.
@@ -39,7 +44,7 @@ def read_npy(archive: zipfile.ZipFile, key: str, limit: int, kinds: str = "iuf")
         except (ArithmeticError, LookupError, SyntaxError, TypeError, tokenize.TokenError) as error:
             raise ValueError(f"{key} has a garbled header: {error}") from error
         if dtype.hasobject or dtype.kind not in kinds:
-            raise ValueError(f"{key} is {dtype}; allowed are kinds {', '.join(kinds)}")
+            raise ValueError(f"{key} is {dtype}; must be {allowed}")
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or stream.tell() + size != member.file_size or size > limit:
             raise ValueError(f"{key} is damaged: its header promises {shape} of {dtype}, which is not what is there")
