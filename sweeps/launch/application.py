@@ -1,8 +1,8 @@
 """An application with ``@hydra.main`` of its own, as a program: each job is run as Hydra's own launcher runs it."""
 
+import contextlib
 import logging
 import pickle
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,15 +55,28 @@ def application(function: TaskFunction, context: HydraContext, options: Mapping[
     Args:
         options: of the sweeper: ``budget``, ``ignore``, ``added``, ``renamed``, which the application cannot declare.
     """
-    name = getattr(function, "__name__", type(function).__name__)
-    main = main_file(function)
-    stem = Path(sys.argv[0]).stem if name in ("main", "my_app", "run", "train") and main else name
-    module = getattr(function, "__module__", None) or type(function).__module__
+    inner: Any = function
+    while hasattr(inner, "func"):  # functools.partial, hydra-zen
+        inner = inner.func
+    name = getattr(inner, "__name__", type(inner).__name__)
+    main = main_file(inner)
+    module = Path(main).stem if main else str(inner.__module__)
     return Program(
-        Task(function, context), stem.strip("_") or name, options.get("budget"), tuple(options.get("ignore") or ()),
-        options.get("added") or {}, options.get("renamed") or {},
-        origin=f"{Path(main).stem if main else module}:{name}", main=main,
+        Task(function, context), module.rpartition(".")[2].strip("_") or name, options.get("budget"),
+        tuple(options.get("ignore") or ()), options.get("added") or {}, options.get("renamed") or {},
+        origin=f"{module}:{name}", main=main,
     )  # fmt: skip
+
+
+def sweep_dir(master: DictConfig) -> str | None:
+    """Where Hydra puts the jobs of a sweep; None if the time names it, so that the next call would not find it again.
+
+    What the command line asks for stands, with or without the time.
+    """
+    asked = any(text.startswith("hydra.sweep.dir=") for text in master.hydra.overrides.hydra)
+    with contextlib.suppress(OmegaConfBaseException, _Unresolvable), _unresolvable(*() if asked else ("now",)):
+        return str(master.hydra.sweep.dir)
+    return None
 
 
 def freeze(config: DictConfig) -> bytes:

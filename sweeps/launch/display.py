@@ -111,8 +111,8 @@ class Display:
             line.append(f"  (left: {left})", "dim")
         self._console.print(line)
         if result.state in (State.FAILED, State.DIVERGED):
-            last = (result.error or "").strip().splitlines()[-1:] or [""]
-            self._console.print(Text(f"      {last[0]}\n      see {job.run.log}", "red"))
+            said = " ".join([line.strip() for line in (result.error or "").splitlines() if line.strip()][:2])
+            self._console.print(Text(f"      {said}\n      see {job.run.log}", "red"))
 
     def refresh(self, running: Collection[str]) -> None:
         """Look at the runs that are under way."""
@@ -203,8 +203,8 @@ def varying(job: Job, shared: frozenset[str]) -> str:
 
 def _judged_first(row: Row, metric: str | None) -> list[tuple[str, float]]:
     """Name and value, the judged metric before the others; times only if there is nothing else."""
-    items = sorted(row.metrics.items(), key=lambda item: (item[0] != metric, item[0].endswith("seconds")))
-    return items
+    items = [item for item in row.metrics.items() if not item[0].endswith("seconds")]
+    return sorted(items or row.metrics.items(), key=lambda item: item[0] != metric)
 
 
 def summary(jobs: Iterable[Job], results: Iterable[Result], program: Program) -> None:

@@ -14,6 +14,7 @@ fixed values) from the command line, which wins over the YAML where both name a 
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -127,6 +128,8 @@ def value_of(value: object) -> str:
         return "{" + ",".join(f"{key}:{value_of(item)}" for key, item in value.items()) + "}"
     if value is None:
         return "null"
+    if isinstance(value, Enum):
+        return value.name
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -225,7 +225,8 @@ def _result(job: Job, done: Future[Result]) -> Result:
     try:
         return done.result()
     except Exception as error:
-        return Result(job.run_id, job.run.path, State.FAILED, error=f"{type(error).__name__}: {error}")
+        said = str(error).strip().splitlines() or [""]  # the last line: Ray's and Dask's may hold a traceback
+        return Result(job.run_id, job.run.path, State.FAILED, error=f"{type(error).__name__}: {said[-1]}")
 
 
 def _stopped(job: Job, error: str | None) -> Result:

@@ -4,8 +4,9 @@ Composing a configuration costs Hydra some 50 ms, so it is done once for each co
 plain values are patched into a copy. The result is plain data: no later edit of a YAML file changes a sweep.
 """
 
+import contextlib
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +17,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.launch import where
-from sweeps.launch.application import Task, freeze, identity_of
+from sweeps.launch.application import Task, freeze, identity_of, sweep_dir
 from sweeps.launch.job import Job
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.program import Program, RunSpec
@@ -61,11 +63,13 @@ class Planner:
         self._loader, self._master, self._program, self._out, self._tracker = loader, master, program, out, tracker
         self._number = number_from
         self._is_application = isinstance(program.function, Task)
+        self._sweep_dir = sweep_dir(master)
         self._parser = OverridesParser.create(config_loader=loader)
         self._composed: dict[tuple[str, ...], Any] = {}
         # Hydra answers these in milliseconds, by reading directories and copying configurations.
         self._parse = lru_cache(maxsize=None)(self._parser.parse_override)
-        self._is_group = lru_cache(maxsize=None)(lambda key: bool(loader.get_group_options(key)))
+        chosen = master.hydra.runtime.choices  # also of groups that a search path alone has
+        self._is_group = lru_cache(maxsize=None)(lambda key: key in chosen or bool(loader.get_group_options(key)))
         self._is_key = lru_cache(maxsize=None)(self._find_key)
 
     def plan(self, points: Iterable[tuple[tuple[str, ...], Sequence[str]]]) -> list[Job]:
@@ -89,18 +93,15 @@ class Planner:
         return list(planned.values())
 
     def _point(self, number: int, overrides: tuple[str, ...], conditions: Sequence[str]) -> Job | None:
-        composed = self._composed_with(overrides)
+        with _named(number, overrides):
+            composed = self._composed_with(overrides)
         values = identity_of(_task(composed)) if self._is_application else composed
         if conditions:
             names = flat(values) | self._choices(overrides)
             if not all(where.holds(condition, names) for condition in conditions):
                 return None
-        try:
+        with _named(number, overrides):
             spec = self._spec(values)
-        except InputError as error:
-            raise InputError(
-                error.field, error.value, f"{error.allowed} (point {number}: {' '.join(overrides)})"
-            ) from None
         if self._is_application:
             spec = replace(spec, config=composed, values={})
         return Job(overrides, spec)
@@ -116,10 +117,9 @@ class Planner:
         with open_dict(config.hydra):
             config.hydra.job.id = f"{config.hydra.job.name}_{number}"
             config.hydra.job.num = number
-            if "${now:" in str(OmegaConf.to_container(self._master.hydra.sweep, resolve=False)["dir"]):
-                # A directory named by the time is never found again; the run's own directory is.
-                config.hydra.sweep.dir = str(job.spec.out)
-                config.hydra.sweep.subdir = f"runs/{job.run_id}"
+            if self._sweep_dir is None:
+                config.hydra.sweep.dir = str(job.run.path)
+                config.hydra.sweep.subdir = "job"  # apart from our files: it may have a metrics.csv, too
         return replace(job, spec=replace(job.spec, config=freeze(config)))
 
     def _composed_with(self, overrides: tuple[str, ...]) -> Any:
@@ -181,12 +181,27 @@ class Planner:
 
     def _patch(self, values: Any, override: Override) -> None:
         if isinstance(values, DictConfig):
-            OmegaConf.update(values, override.key_or_group, override.value(), merge=True)
+            try:
+                OmegaConf.update(values, override.key_or_group, override.value(), merge=True)
+            except OmegaConfBaseException as error:
+                said = str(error).splitlines()[0]
+                raise InputError(override.key_or_group, override.get_value_element_as_str(), said) from None
             return
         *parents, last = override.key_or_group.split(".")
         for parent in parents:
             values = values[parent]
         values[last] = override.value()
+
+
+@contextlib.contextmanager
+def _named(number: int, overrides: Sequence[str]) -> Iterator[None]:
+    """An InputError says which point it is of."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            error.field, error.value, f"{error.allowed} (point {number}: {' '.join(overrides)})"
+        ) from None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

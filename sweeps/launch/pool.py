@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import cloudpickle
+
 from sweeps.launch.job import Job, epochs_done, execute
 from sweeps.runs.provenance import cores
 from sweeps.runs.schema import integer, optional
@@ -87,7 +89,7 @@ class Pool:
     def submit(self, job: Job) -> Future[Result]:
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()  # it cannot be cancelled
-        self._queue.append((job, pickle.dumps(job), future))
+        self._queue.append((job, cloudpickle.dumps(job), future))  # its values may be of classes of __main__
         self._wake()
         if self._closed:  # the supervisor may not have seen it
             self._finish_queue(_not_begun)
@@ -234,10 +236,12 @@ class _Worker:
                 worker.connection.send_bytes(item)
         return worker
 
-    def answer(self, result: Result) -> None:
-        """This is what came of its job, if it has one."""
+    def answer(self, result: Result | str) -> None:
+        """This is what came of its job, if it has one; a text is an exception's."""
+        if isinstance(result, str) and self.job:
+            result = _ended(self.job, State.FAILED, result)
         future, self.future, self.job, self.deadline = self.future, None, None, float("inf")
-        if future:
+        if future and isinstance(result, Result):
             future.set_result(result)
 
     def finish(self, state: State, error: str) -> None:
@@ -284,11 +288,11 @@ def _work(main: Connection) -> None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
         main.send(None)  # ready
         while True:
-            job = main.recv()
+            data = main.recv_bytes()
             try:
-                result = function(job)
+                result = function(pickle.loads(data))
             except Exception as error:
-                result = _ended(job, State.FAILED, f"{type(error).__name__}: {error}")
+                result = f"{type(error).__name__}: {error}"
             main.send(result)
 
 

@@ -149,7 +149,7 @@ class Program:
             epochs = integer(ge=1, le=10**9)(self.budget, _get(values, self.budget))
         identity = self.identity(values)
         run_id = f"{_slug(self.name)}-{digest(identity)[:10]}"
-        return RunSpec(run_id, identity, epochs, Path(os.path.abspath(out)), values, values)
+        return RunSpec(run_id, identity, epochs, Path(os.path.abspath(out)), values, canonical(values))
 
     def identity(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What decides the run's numbers: the configuration without budget, ignored keys and defaults of added ones."""
