@@ -12,9 +12,9 @@ from mlp import data, load, train
 from mlp.composition import compose
 from mlp.data import Split
 from mlp.evaluate import Evaluation, choose_data, evaluate
+from mlp.inspect.misclassified import most_confident
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
-from sweeps.show.mistakes import mistakes
 
 
 def test_the_run_s_own_test_set_gives_the_last_row_exactly(command, real):
@@ -162,8 +162,8 @@ def test_the_surest_mistakes_come_first():
     logits = np.array([[0, 1], [9, 0], [0, 5], [1, 3], [2, 2.5]], float)  # wrong: 0, 1, 3; surest: 1, 3, 0
     pixels = np.arange(5, dtype=np.uint8)[:, None].repeat(4, axis=1)
     test = Split(pixels, labels, np.arange(5))
-    figure = mistakes(Evaluation(labels, logits, 0.0), test, "t", lambda x: x.reshape(2, 2))
+    figure = most_confident(Evaluation(labels, logits, 0.0), test, "t", lambda x: x.reshape(2, 2))
     assert [int(axes.images[0].get_array()[0, 0]) for axes in figure.axes] == [1, 3, 0]
     assert [axes.get_title().split("\n")[0] for axes in figure.axes] == ["1, not 0", "0, not 1", "0, not 1"]
     perfect = Evaluation(labels, np.eye(2)[labels], 0.0)
-    assert mistakes(perfect, test, "t", lambda x: x).axes == []
+    assert most_confident(perfect, test, "t", lambda x: x).axes == []

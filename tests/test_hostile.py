@@ -15,13 +15,13 @@ import pytest
 from conftest import ROOT
 from synthetic import make_report
 
+from mlp.composition import compose
 from mlp.config import RunConfig
-from mlp.train import compose
+from mlp.training import train
 from sweeps.cli import main
 from sweeps.launch.manifest import Manifest
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
-from sweeps.runs.session import train
 
 IN_RUN = ("train.log", ".lock", ".hydra", ".hydra/config.yaml", ".hydra/overrides.yaml", ".hydra/hydra.yaml")
 
@@ -219,11 +219,16 @@ def test_a_configuration_names_no_code(small_npz):
             RunConfig.from_mapping(plain | {group: {**plain[group], "name": "os.system"}})
 
 
+BETWEEN_PROCESSES = {ROOT / "sweeps" / "launch" / name for name in ("application.py", "pool.py", "sending.py")}
+"""Where a sweep pickles jobs for its own workers; none of it comes from a file."""
+
+
 def test_the_sources_hold_no_pickle_and_evaluate_nothing():
     for path in [path for package in ("mlp", "sweeps", "hydra_plugins") for path in (ROOT / package).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
-            assert not {"pickle", "cloudpickle", "dill", "shelve", "marshal"} & set(names), path
+            pickles = {"pickle", "cloudpickle", "dill", "shelve", "marshal"} & set(names)
+            assert not pickles or path in BETWEEN_PROCESSES, path
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("eval", "exec", "compile", "__import__", "os.system", "yaml.unsafe_load"), path

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from synthetic import make_report
 
 from mlp import data
+from mlp.composition import compose
 from mlp.formats import CIFAR10_FILES, IDX_FILES
-from mlp.train import compose
+from mlp.training import train
 from sweeps.cli import main
 from sweeps.launch.manifest import Manifest
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.session import train
 
 pytestmark = pytest.mark.heavy  # a minute or two
 

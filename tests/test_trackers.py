@@ -19,12 +19,13 @@ import yaml
 from synthetic import make_run
 from test_session import arrays, measured, start
 
-from mlp.train import CONF, compose
+from mlp.composition import CONF, compose
+from mlp.epochs import Epoch
+from mlp.training import train
 from sweeps.cli import main
 from sweeps.runs import trackers
-from sweeps.runs.directory import Epoch, RunDir
+from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
-from sweeps.runs.session import train
 
 METRICS = Epoch._fields[1:]
 
@@ -478,7 +479,7 @@ def assert_in_wandb(file, run):
     rows = [{item.nested_key[0]: json.loads(item.value_json) for item in history} for history in wandb_history(file)]
     for row, expected in zip(rows, RunDir(run).read_metrics(), strict=True):
         assert row["_step"] == expected.epoch
-        assert {name: row[name] for name in METRICS} == dict(zip(METRICS, expected[1:], strict=True))
+        assert {name: row[name] for name in METRICS} == {name: expected[name] for name in METRICS}
 
 
 @pytest.mark.heavy
