@@ -3,20 +3,26 @@
 import contextlib
 import logging
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sweeps.launch.grid import value_of
+from sweeps.launch.job import Job
 from sweeps.runs.errors import InputError
 from sweeps.runs.program import Program, main_file
+from sweeps.runs.session import train
+from sweeps.runs.status import Result, State
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,51 @@ def freeze(config: DictConfig) -> bytes:
         InputError: something in it cannot be sent.
     """
     try:
-        return cloudpickle.dumps(config)
+        frozen: bytes = cloudpickle.dumps(config)
+        return frozen
     except Exception as error:  # whatever an object's own pickling raises
         raise InputError("config", config.hydra.job.id, f"cannot be sent to a worker: {error}") from None
+
+
+def run_by_other(launcher: Launcher, program: Program, jobs: Sequence[Job]) -> list[Result]:
+    """An application's jobs by a launcher that keeps no runs: what came of each is written down when it has ended.
+
+    Hydra's basic launcher, which is serial, gets one at a time, so that a kill costs only the one.
+    """
+    results: list[Result] = []
+    batches = [[job] for job in jobs] if isinstance(launcher, BasicLauncher) else [list(jobs)]
+    for batch in batches:
+        returns = launcher.launch([_placed(job) for job in batch], len(results))
+        results += [_kept(program, job, ret) for job, ret in zip(batch, returns, strict=True)]
+    return results
+
+
+def _placed(job: Job) -> list[str]:
+    """A job's overrides, and the output directory that was planned for it."""
+    sweep = pickle.loads(job.spec.config).hydra.sweep
+    places = OmegaConf.to_container(sweep, resolve=False)
+    assert isinstance(places, dict)
+    return [*job.overrides, *(f"hydra.sweep.{key}={value_of(places[key])}" for key in ("dir", "subdir"))]
+
+
+def _kept(program: Program, job: Job, ret: JobReturn) -> Result:
+    assert isinstance(program.function, Task)
+    returned = _Returned(program.function.function, program.function.context, ret)
+    try:
+        return train(replace(program, function=returned), job.spec)
+    except Exception as error:
+        print(f"{job.run_id} failed: {type(error).__name__}: {error}")
+        return Result(job.run_id, job.run.path, State.FAILED, error=f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class _Returned(Task):
+    """Has run already."""
+
+    ret: JobReturn
+
+    def __call__(self, frozen: bytes) -> Any:
+        return self.ret.return_value
 
 
 def identity_of(task: DictConfig) -> dict[str, Any]:

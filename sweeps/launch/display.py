@@ -218,7 +218,7 @@ def summary(jobs: Iterable[Job], results: Iterable[Result], program: Program) ->
     bad = [result for result in results if result.state != State.FINISHED]
     if program.metric:
         metric, sign = program.metric, -1 if program.maximize else 1
-        good.sort(key=lambda result: sign * (result.last or {}).get(metric, 0.0))
+        good.sort(key=lambda result: sign * (result.last or Row()).get(metric, 0.0))
     shown, last, best = program.shown or _shown(good, program.metric)
     digits = ".2f" if program.shown else ".6g"
     shared = common(overrides.values())
@@ -229,7 +229,11 @@ def summary(jobs: Iterable[Job], results: Iterable[Result], program: Program) ->
     for name, justify in [*columns, ("overrides", "left")]:
         table.add_column(escape(name), justify=justify)  # type: ignore[arg-type]
     for result in [*good[:_SHOWN], *bad[:_SHOWN]]:
-        cells = [escape(result.run_id), Text(result.state, _STYLES.get(result.state, "")), str(result.epoch)]
+        cells: list[str | Text] = [
+            escape(result.run_id),
+            Text(result.state, _STYLES.get(result.state, "")),
+            str(result.epoch),
+        ]
         if last:
             cells.append(_cell(result.last, shown, digits))
         if best:

@@ -199,9 +199,7 @@ def _named(number: int, overrides: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(
-            error.field, error.value, f"{error.allowed} (point {number}: {' '.join(overrides)})"
-        ) from None
+        raise InputError(error.field, error.value, f"{error.allowed} (point {number}: {' '.join(overrides)})") from None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,13 +13,14 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.launch import display, estimate
-from sweeps.launch.application import Task, application
+from sweeps.launch.application import Task, application, run_by_other
 from sweeps.launch.display import Display
 from sweeps.launch.grid import Grids
 from sweeps.launch.job import Job, epochs_done
@@ -31,7 +32,7 @@ from sweeps.runs import code
 from sweeps.runs.command import fail
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.program import Program
-from sweeps.runs.schema import fields, integer, number, one_of, optional, text
+from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
 from sweeps.runs.session import recorded_code
 from sweeps.runs.status import Result, State
 from sweeps.runs.trackers import choice
@@ -41,7 +42,25 @@ _POLICY = {
     "timeout": optional(number(gt=0)),
     "on_error": one_of("continue", "stop"),
 }
-_CODE = one_of("warn", "refuse", "ignore", "retrain")
+
+
+def _mapping(field: str, value: object) -> Any:
+    if not isinstance(value, Mapping | None):
+        raise InputError(field, value, "must be a mapping of keys")
+    return value
+
+
+DECLARED = {
+    "out": text(),
+    "budget": optional(text()),
+    "ignore": lambda field, value: (
+        value and list_of(text(), allowed="must be a list of keys", at_most=1000)(field, value)
+    ),
+    "added": _mapping,
+    "renamed": _mapping,
+    "tracker": lambda _field, value: value,  # checked by choice()
+    "code": one_of("warn", "refuse", "ignore", "retrain"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,27 +86,32 @@ class LaunchingSweeper(Sweeper):
     program: Program
 
     def __init__(self, program: Mapping[str, Any]) -> None:
-        self._declared = {
+        self._given = {
             key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for key, value in program.items()
         }
-        self._code = _CODE("hydra.sweeper.code", self._declared.pop("code"))
-        self._out = text()("hydra.sweeper.out", self._declared.pop("out"))
-        self._tracker = self._declared.pop("tracker")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
         self.hydra_context, self.config = hydra_context, config
-        self.program = program_of(task_function, hydra_context, self._declared)
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.program = program_of(task_function, hydra_context, self._given)
+        with reported(self.program):
+            self.check_options()
+            self.launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=hydra_context, task_function=task_function, config=config
+            )
         if isinstance(self.launcher, SweepLauncher):
             self.launcher.program = self.program
 
+    def check_options(self) -> None:
+        """Raise InputError if an option cannot be used."""
+        options = fields(DECLARED, "hydra.sweeper.", self._given)
+        self._out, self._tracker, self._code = options["out"], options["tracker"], options["code"]
+
     def planner(self) -> Planner:
         assert self.hydra_context is not None
+        assert self.config is not None
         tracker = None if self._tracker is None else choice(self._tracker)
         loader = self.hydra_context.config_loader
         return Planner(loader, self.config, self.program, Path(os.path.abspath(self._out)), tracker)
@@ -202,6 +226,9 @@ class GridSweeper(LaunchingSweeper):
         if isinstance(self.launcher, SweepLauncher):
             return self.launcher.run(left, manifest.stop_file, reused=reused)
         assert self.launcher is not None
+        if isinstance(self.program.function, Task):
+            results = run_by_other(self.launcher, self.program, left)
+            return results, 0 if all(result.state.is_result for result in results) else 1
         returns = self.launcher.launch([list(job.overrides) for job in left], 0)
         failed = any(job.status == JobStatus.FAILED for job in returns)
         more, unfinished = split(left)
@@ -294,10 +321,11 @@ def reported(program: Program) -> Iterator[None]:
     """Errors of ours on one screen, also in an application that has its own way with errors."""
     try:
         yield
-    except SweepsError as error:
-        if not isinstance(program.function, Task):
-            raise  # the program's own command line says it
-        sys.exit(fail(str(error), 2 if isinstance(error, InputError) else 1))
+    except (SweepsError, HydraException) as error:
+        blamed = error if isinstance(error, SweepsError) else error.__cause__  # where Hydra made the launcher
+        if not isinstance(program.function, Task) or not isinstance(blamed, SweepsError):
+            raise  # the program's own command line says it, or Hydra
+        sys.exit(fail(str(blamed), 2 if isinstance(blamed, InputError) else 1))
 
 
 def job_return(job: Job, result: Result) -> JobReturn:

@@ -90,7 +90,8 @@ def _by_grid(
     """Points from mappings alone, without Hydra's composition."""
     tracker = choice(settings.get("tracker", "none"))
     jobs: dict[str, Job] = {}
-    for grid in what or ({},):
+    grids: tuple[Any, ...] = what or ({},)
+    for grid in grids:
         if not isinstance(grid, Mapping):
             raise InputError(
                 "sweep", grid, "must be a mapping of keys to values; overrides are for a Hydra configuration"
@@ -107,8 +108,19 @@ def _by_grid(
     slots = workers_for(workers, 1)
     launcher = SweepLauncher(lambda: Pool(workers=slots), slots, 1, policy)
     sweeper = GridSweeper(
-        {}, None, None, False, code=settings.get("code", "warn"), out=str(out), tracker=None, budget=None
+        {},
+        None,
+        None,
+        False,
+        code=settings.get("code", "warn"),
+        out=str(out),
+        tracker=None,
+        budget=None,
+        ignore=None,
+        added=None,
+        renamed=None,
     )
+    sweeper.check_options()
     sweeper.program = launcher.program = program
     sweeper.launcher = launcher
     named = name or sweeper.name_of([key for grid in what for key in grid], list(jobs.values()))
@@ -170,7 +182,7 @@ def _by_hydra(
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             sweeper = Plugins.instance().instantiate_sweeper(
                 hydra_context=context,
-                task_function=task,  # type: ignore[arg-type]
+                task_function=task,
                 config=config,
             )
         if not isinstance(sweeper, GridSweeper):

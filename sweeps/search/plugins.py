@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from sweeps.launch.job import Job
 from sweeps.launch.manifest import Manifest
 from sweeps.launch.plan import Planner
-from sweeps.launch.plugins import LaunchingSweeper, SweepLauncher, command, reported
+from sweeps.launch.plugins import DECLARED, LaunchingSweeper, SweepLauncher, command, reported
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import Check, fields, flag, integer, one_of, optional, text
 from sweeps.search import halving, optimize, summary
@@ -34,9 +34,6 @@ Plan = Callable[[Request], list[Job]]
 def _any(_field: str, value: object) -> Any:
     """For what is checked where it is read."""
     return value
-
-
-_DECLARED = ("out", "budget", "ignore", "added", "renamed", "tracker", "code")
 
 
 _COMMON: Mapping[str, Check] = {
@@ -57,11 +54,12 @@ class SearchSweeper(LaunchingSweeper):
     _options: Mapping[str, Any]
 
     def __init__(self, checks: Mapping[str, Check], options: dict[str, Any]) -> None:
-        super().__init__({key: options.pop(key) for key in _DECLARED})
-        self._options = fields({**_COMMON, **checks}, "hydra.sweeper.", options)
+        super().__init__({key: options.pop(key) for key in DECLARED})
+        self._checks, self._options = {**_COMMON, **checks}, options
 
-    def setup(self, **context: Any) -> None:
-        super().setup(**context)
+    def check_options(self) -> None:
+        super().check_options()
+        self._options = fields(self._checks, "hydra.sweeper.", self._options)
         self._objectives = objectives(self._options["metric"], self._options["direction"], self.program)
         self._check_objectives()
 

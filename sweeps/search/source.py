@@ -140,7 +140,8 @@ class StrategySource:
     def _measure(self, open_: _Open) -> TrialResult:
         ended = [(job, open_.ended[job.run_id]) for job in open_.jobs]
         runs = tuple((job.run_id, min(result.epoch, job.spec.epochs)) for job, result in ended)
-        for state in (State.FAILED, State.DIVERGED):
+        without_value: tuple[TrialState, ...] = ("failed", "diverged")
+        for state in without_value:
             bad = next((result for _, result in ended if result.state == state), None)
             if bad:
                 return TrialResult(state, None, runs, f"{bad.run_id}: {bad.error}")
