@@ -146,11 +146,13 @@ def _collect(args: argparse.Namespace) -> int:
 
 
 def _tables(args: argparse.Namespace) -> int:
+    from sweeps.read.summary import has_networks
     from sweeps.show import explore, tables
 
     if args.rows or args.cols:
         collection = load(args)
-        usual = ["test_acc"] if "test_acc" in collection.runs else [explore.last_column(collection)]
+        is_usual = has_networks(collection.runs) and "test_acc" in collection.runs
+        usual = ["test_acc"] if is_usual else [explore.last_column(collection)]
         table = tables.pivot(collection, args.rows, args.cols, args.values or usual)
         render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
         print(render(), end="")

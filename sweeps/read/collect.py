@@ -169,7 +169,7 @@ def _most_common(judges: Iterable[_Judge]) -> _Judge:
     return counted.most_common(1)[0][0] if counted else (None, True)
 
 
-def _runs(found: Snapshot, out: Path, counts: Any, measured: Mapping[str, Any]) -> pd.DataFrame:
+def _runs(found: Snapshot, out: Path, counts: Any, measured: "_Measured") -> pd.DataFrame:
     """The table of runs: no key of a configuration and no metric takes the name of another column.
 
     Args:
@@ -194,10 +194,10 @@ def _runs(found: Snapshot, out: Path, counts: Any, measured: Mapping[str, Any]) 
 
     columns: dict[str, Any] = {name: pd.Series(standing[name], dtype=kind) for name, kind in _STANDING.items()}
     columns |= {column: _column([row["config"].get(key) for row in found.rows]) for key, column in keys.items()}
-    columns |= {names[metric]: measured[metric] for metric in metrics}
-    columns["best_epoch"] = measured["best_epoch"]
-    columns |= {f"best_{names[metric]}": measured[f"best_{metric}"] for metric in metrics}
-    columns |= {name: measured[name] for name in ("epoch_seconds", "total_seconds")}
+    columns |= {names[metric]: measured.last[metric] for metric in metrics}
+    columns["best_epoch"] = measured.best["epoch"]
+    columns |= {f"best_{names[metric]}": measured.best[metric] for metric in metrics}
+    columns |= {"epoch_seconds": measured.epoch_seconds, "total_seconds": measured.total_seconds}
     columns |= {name: pd.Series(recorded[name], dtype=kind) for name, kind in _RECORDED.items()}
     return pd.DataFrame(columns)
 
@@ -237,36 +237,50 @@ def _column(values: list[Any]) -> "pd.Series[Any]":
     return pd.Series([value if value is None else str(value) for value in values], dtype="str")
 
 
+@dataclass
+class _Measured:
+    """Of each run: (runs,) float64, NaN for what a run does not have."""
+
+    last: dict[str, npt.NDArray[np.float64]]
+    """Column of the epochs → its value at the last epoch."""
+    best: dict[str, npt.NDArray[np.float64]]
+    """Column of the epochs → its value at the best epoch."""
+    epoch_seconds: npt.NDArray[np.float64]
+    """Median over the epochs."""
+    total_seconds: npt.NDArray[np.float64]
+
+
 def _measure(
     matrix: npt.NDArray[np.float64], columns: Sequence[str], counts: npt.NDArray[np.intp], judges: Sequence[_Judge]
-) -> dict[str, Any]:
-    """Last and best metrics and times of each run; NaN for what a run does not have.
+) -> _Measured:
+    """Last and best metrics and times of each run.
 
     Args:
         matrix: (epochs, columns) of all runs, one run after the other.
         counts: (runs,) epochs of each.
         judges: (runs,)
     """
-    metrics = [name for name in columns if name not in ("epoch", *TIMES)]
-    names = [*metrics, "best_epoch", *(f"best_{name}" for name in metrics), "epoch_seconds", "total_seconds"]
-    measured = {name: np.full(len(counts), np.nan) for name in names}
+
+    def nothing() -> npt.NDArray[np.float64]:
+        return np.full(len(counts), np.nan)
+
+    last, best_values = ({name: nothing() for name in columns} for _ in range(2))
+    measured = _Measured(last, best_values, nothing(), nothing())
     some = np.flatnonzero(counts)
     if not len(some):
         return measured
     run_of_row = np.repeat(np.arange(len(counts)), counts)
     ends = np.cumsum(counts)[some]
     best_run, best = _best_rows(matrix, columns, run_of_row, ends - counts[some], judges)
-    for metric in metrics:
-        values = matrix[:, columns.index(metric)]
-        measured[metric][some], measured[f"best_{metric}"][best_run] = values[ends - 1], values[best]
-    measured["best_epoch"][best_run] = matrix[best, 0]
+    for place, name in enumerate(columns):
+        measured.last[name][some], measured.best[name][best_run] = matrix[ends - 1, place], matrix[best, place]
     times = [pd.Series(matrix[:, columns.index(name)]) for name in TIMES if name in columns]
     if times:
         spent = sum((column.fillna(0.0) for column in times[1:]), times[0].fillna(0.0))
         is_known = pd.concat(times, axis=1).notna().any(axis=1)
-        measured["total_seconds"][some] = spent.where(is_known).groupby(run_of_row).sum(min_count=1)
+        measured.total_seconds[some] = spent.where(is_known).groupby(run_of_row).sum(min_count=1)
     if "seconds" in columns:
-        measured["epoch_seconds"][some] = times[0].groupby(run_of_row).median()
+        measured.epoch_seconds[some] = times[0].groupby(run_of_row).median()
     return measured
 
 

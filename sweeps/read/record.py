@@ -60,7 +60,9 @@ def read(run: RunDir, signature: str) -> Record:
     names = metrics.columns(history) if history else _header(run)
     if len(names) > _MOST_METRICS:
         raise DamagedRun(f"{run.metrics.name}: {len(names)} columns; at most {_MOST_METRICS} are read")
-    matrix = np.array([[row.get(name, np.nan) for name in names] for row in history], float)
+    whole = all(len(row) == len(names) for row in history)  # then each has them in this order
+    rows = ([*row.values()] if whole else [row.get(name, np.nan) for name in names] for row in history)
+    matrix = np.array([*rows], float)
     live = status["state"] == "running" or _says_running(run)
     return Record(run.path.name, signature, live, text, json.dumps(names), matrix.tobytes())
 

@@ -146,6 +146,15 @@ def column_of(metric: str, runs: pd.DataFrame) -> str:
     return metric
 
 
+def value_column(value: str, collection: Collection) -> str:
+    """The column of ``runs`` that ``value`` means: a metric, ``best_`` and a metric, or any other column as it is."""
+    best, metric = ("best_", value.removeprefix("best_")) if value not in collection.epochs.columns else ("", value)
+    if metric in collection.epochs.columns and metric not in ("run", "epoch"):
+        column = best + column_of(metric, collection.runs)
+        return column if column in collection.runs.columns else value
+    return value
+
+
 # What the report's tables, figures and claims read of a collection.
 _READ = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "test_acc")
 

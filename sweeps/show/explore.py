@@ -92,7 +92,8 @@ def _having(metric: str, collection: Collection) -> tuple[pd.DataFrame, int]:
     missing = epochs[metric].isna()
     if not missing.any():
         return runs, 0
-    logs_others = runs["run"].isin(epochs["run"][missing]) & ~runs["run"].isin(epochs["run"][~missing])
+    having, lacking = (epochs["run"][rows].unique() for rows in (~missing, missing))
+    logs_others = runs["run"].isin(lacking) & ~runs["run"].isin(having)
     logs_others &= runs["state"] != "diverged"
     return runs[~logs_others], int(logs_others.sum())
 
@@ -149,12 +150,14 @@ def heatmap(collection: Collection, *, x: str, y: str, value: str | None = None)
     """
     runs = collection.runs
     _identity("x", x, runs), _identity("y", y, runs)
-    value = value or best_column(collection)
-    known(value, runs.columns)
+    value = known(summary.value_column(value, collection) if value else best_column(collection), runs.columns)
     if x == y:
         raise InputError("y", y, "must be another key than x")
     if not pd.api.types.is_numeric_dtype(runs[value]) or runs[value].notna().sum() == 0:
         raise InputError("value", value, "must be a column of numbers that some run has, such as a metric")
+    runs = runs[runs[[x, y]].notna().all(axis=1)]
+    if runs.empty:
+        raise InputError("value", value, f"no run has {x} and {y}, both")
     columns, rows = ordered(runs[x]), ordered(runs[y])
     cells = (
         runs.assign(**{_STOPPED: runs["state"] == "diverged"})
@@ -177,7 +180,8 @@ def heatmap(collection: Collection, *, x: str, y: str, value: str | None = None)
             rows=1, columns=1, panel=panel, notes=notes, right=0.6, left=0.95, label=0.62 if slanted else 0.34
         )
         positive = mean[np.isfinite(mean)].min(initial=np.inf) > 0
-        norm = LogNorm() if value.endswith("_loss") and positive else None
+        is_loss = kind_of(value.removeprefix("best_"), collection).scale == "loss"
+        norm = LogNorm() if is_loss and positive else None
         image = axes.imshow(mean, cmap="cividis", norm=norm, aspect="auto", origin="lower", interpolation="nearest")
         for axis, key, ticks in ((axes.xaxis, x, columns), (axes.yaxis, y, rows)):
             step = -(-len(ticks) // 10)
@@ -223,7 +227,7 @@ def _identity(field: str, key: str, runs: pd.DataFrame) -> str:
 def _together(runs: pd.DataFrame, keys: Sequence[str]) -> "pd.Series[str]":
     """A label for each run's combination, in lines that a column has room for."""
     combinations = runs[list(keys)].drop_duplicates()
-    labels = (style.label(keys, row) for row in combinations.itertuples(index=False))
+    labels = (style.label(keys, row) or style.ABSENT for row in combinations.itertuples(index=False))
     combinations[_TOGETHER] = ["\n".join(textwrap.wrap(text, 54, break_long_words=False)) for text in labels]
     return runs[list(keys)].merge(combinations, on=list(keys), how="left")[_TOGETHER].set_axis(runs.index)
 

@@ -119,6 +119,7 @@ def pivot(c: Collection, rows: Sequence[str], cols: Sequence[str], values: Seque
             raise InputError(key, "", f"is not part of a configuration; known: {keys_there}")
     if len(set(keys)) < len(keys):
         raise InputError("--cols", ",".join(cols), "has a key twice, or one that --rows has too")
+    values = [summary.value_column(value, c) for value in values]
     for value in values:
         if not pd.api.types.is_numeric_dtype(runs[known(value, runs.columns)]):
             raise InputError("--values", value, "must be a column of numbers, such as a metric")
