@@ -8,6 +8,7 @@ Hydra and OmegaConf (ConfigStore, resolvers), and entries that were added to the
 import contextlib
 import functools
 import importlib
+import inspect
 import io
 import os
 import pickle
@@ -43,7 +44,26 @@ def pack(program: Program) -> Sent:
         return Sent(path, _dumps(_reference(program) or _by_value(program)))
     except Exception as error:  # whatever an object's own pickling raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError("function", program.source, f"cannot be sent to a worker: {reason}") from None
+        raise InputError(
+            "function", program.source, f"cannot be sent to a worker{_because_of(program.function)}: {reason}"
+        ) from None
+
+
+def _because_of(function: Any) -> str:
+    """The variable of a function, or of the functions that it calls, which cannot be pickled: ``, which uses lock``."""
+    seen: set[int] = set()
+    todo = [(function, "")]
+    while todo:
+        found, name = todo.pop()
+        function = getattr(found, "function", found)  # an application's task
+        if id(function) in seen or _goes(found):
+            continue
+        seen.add(id(function))
+        if not inspect.isfunction(function):
+            return f", for it uses {name}" if name else ""
+        used = inspect.getclosurevars(function)
+        todo += [(value, name) for name, value in {**used.globals, **used.nonlocals}.items()]
+    return ""
 
 
 def unpack(sent: Sent) -> Program:
