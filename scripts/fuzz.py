@@ -52,8 +52,8 @@ class Fuzzing:
         import numpy as np
 
         from mlp.composition import compose
+        from mlp.training import train
         from sweeps.runs.directory import RunDir
-        from sweeps.runs.session import train
 
         self.folder = folder
         rng = np.random.default_rng(0)
@@ -137,9 +137,12 @@ class Fuzzing:
     def checkpoint(self) -> tuple[Seeds, Target]:
         from mlp.data import load
         from mlp.model import load as load_model
+        from mlp.model import read_parameters
         from mlp.trainer import Trainer
+        from mlp.training import state
         from sweeps.runs import checkpoint
         from sweeps.runs.errors import DamagedRun, InputError
+        from sweeps.runs.state import restore
 
         path = self.run.checkpoint
         seeds = npz_seeds(path)
@@ -148,11 +151,12 @@ class Fuzzing:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
 
         def read(data: bytes) -> None:
-            path.write_bytes(npz_of(data, names))
+            content = npz_of(data, names)  # sealed, so that what follows is reached as well
+            path.write_bytes(checkpoint._seal(content, self.run.path.name) if content[-2:] == b"\0\0" else content)
+            with contextlib.suppress(DamagedRun, InputError):
+                restore(state(trainer.network, trainer.optimizer), checkpoint.load(path)[0])
             with contextlib.suppress(DamagedRun):
-                checkpoint.load(path, trainer.network, trainer.optimizer)
-            with contextlib.suppress(DamagedRun):
-                checkpoint.read_parameters(path)
+                read_parameters(path)
             with contextlib.suppress(DamagedRun, InputError):
                 load_model(self.run)
 
@@ -161,10 +165,11 @@ class Fuzzing:
     def identity(self) -> tuple[Seeds, Target]:
         import yaml
 
-        from mlp.config import digest, network_parts
+        from mlp.config import network_parts
         from sweeps.read.record import read as read_record
         from sweeps.runs.directory import RunDir
         from sweeps.runs.errors import DamagedRun, InputError
+        from sweeps.runs.identity import digest
         from sweeps.runs.reading import check_events, read_identity
 
         def fitting(data: bytes) -> str:
@@ -196,17 +201,18 @@ class Fuzzing:
         return [self.run.config.read_bytes(), b"activ: {name: relu}\nloss: {name: ce}\n"], read
 
     def run_files(self) -> tuple[Seeds, Target]:
+        from mlp import stats
         from sweeps.read.record import read as read_record
         from sweeps.runs.errors import DamagedRun
 
         run = self.run
-        files = (run.status, run.metrics, run.stats, run.provenance)
+        files = (run.status, run.metrics, run.path / "stats.csv", run.provenance)
         real = {path: path.read_bytes() for path in files}
 
         def read(data: bytes) -> None:
             path = files[data[0] % len(files)] if data else files[0]
             path.write_bytes(data[1:])
-            for reader in (run.read_status, run.read_metrics, run.read_stats, lambda: run.result(2)):
+            for reader in (run.read_status, run.read_metrics, lambda: stats.read(run), lambda: run.result(2)):
                 with contextlib.suppress(DamagedRun):
                     reader()
             with contextlib.suppress(DamagedRun):
@@ -218,20 +224,21 @@ class Fuzzing:
         return [bytes([i]) + content for i, content in enumerate(real.values())], read
 
     def manifest(self) -> tuple[Seeds, Target]:
+        from mlp.training import spec_of
+        from sweeps.launch.job import Job
         from sweeps.launch.manifest import Manifest
-        from sweeps.launch.plan import Point
         from sweeps.read.collect import read_manifest
         from sweeps.runs.errors import InputError
 
         out = self._made("tree")
         path = self._made("tree/sweeps/s") / "manifest.json"
-        point = Point(("lr=1",), {}, self.config)
+        job = Job(("lr=1",), spec_of(self.config))
 
         def read(data: bytes) -> None:
             path.write_bytes(data)
             with contextlib.suppress(InputError):
                 read_manifest(out, "s")
-            Manifest(out, "s").add([point], ["command"])
+            Manifest(out, "s").add([job], ["command"])
 
         return [json.dumps(MANIFEST).encode()], read
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from sweeps.runs.directory import Epoch, RunDir, run_dirs
+from sweeps.runs.directory import RunDir, run_dirs
 from sweeps.runs.errors import DamagedRun
 
-CLOCK = [Epoch._fields.index(name) for name in ("seconds", "eval_seconds")]
+CLOCK = ("seconds", "eval_seconds")
 EPOCHS = 120
 RUNS = 4
 SWEEP = f"seed=range(0,{RUNS})"
@@ -143,11 +143,12 @@ def differences(out: Path, reference: Path) -> list[str]:
 
 
 def content(run: RunDir) -> dict[str, Any]:
-    table = np.delete(np.array(run.read_metrics()), CLOCK, axis=1).tobytes()
+    table = [[(name, value) for name, value in row.items() if name not in CLOCK] for row in run.read_metrics()]
     with np.load(run.checkpoint) as file:
         arrays = {name: file[name] for name in file.files}
-    arrays["history"] = np.delete(arrays["history"], CLOCK, axis=1)
-    return {"metrics.csv": table} | {
+    clock = [list(arrays["columns"]).index(name) for name in CLOCK]
+    arrays["history"] = np.delete(arrays["history"], clock, axis=1)
+    return {"metrics.csv": repr(table)} | {
         name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()
     }
 

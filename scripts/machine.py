@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sweeps.runs.provenance import cores
 
 def machine() -> dict[str, Any]:
     """Machine, load, versions and date, as the programs beside this one print and publish them."""
-    facts = provenance.collect()
+    facts = provenance.collect(Path(__file__).parent)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "cpu": facts["cpu"],

@@ -50,6 +50,7 @@ MARK = "MLP_SOAK"  # in the environment of every process that descends from this
 
 def reside(folder: Path) -> None:
     """Sweep, collect, check and draw in one process, until it is killed; ``sweeps.txt`` has a line for each round."""
+    import mlp
     import sweeps
     from sweeps.cli import main as command
 
@@ -60,7 +61,7 @@ def reside(folder: Path) -> None:
         seeds = [number * 6 + i for i in range(6)]
         words = ["data=npz", f"data.path={folder}/clouds.npz", "model.hidden=[16]", "bsz=10", "threads=1"]
         found = sweeps.sweep(
-            {"seed": seeds}, *words, "hydra.launcher.retries=50", out=out, epochs=60, workers=2, quiet=True
+            mlp.program, {"seed": seeds}, *words, "hydra.launcher.retries=50", out=out, epochs=60, workers=2, quiet=True
         )
         wrong = "" if list(found.runs["epoch"]) == [60] * 6 else str(found.runs[["run", "state", "epoch"]])
         if number % 10 == 0:
