@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 from test_sweep import runs, trained
@@ -170,15 +169,15 @@ sweeps.sweep(module.f, {"x": [1, 2]})
     assert "trying again" not in done.stdout
 
 
-LOCK = threading.Lock()
-
-
 def test_a_function_that_cannot_be_sent_is_named_before_anything(python, tmp_path):
-    for what in ("LOCK = threading.Lock()", "LOCK = open('script.py')"):
+    for what, reason in (
+        ("threading.Lock()", "cannot pickle '_thread.lock'"),
+        ("open('x', 'w')", "Cannot pickle files"),
+    ):
         done = python(f"""
 import threading
 import sweeps
-{what}
+LOCK = {what}
 
 def helper():
     return LOCK
@@ -192,7 +191,7 @@ except sweeps.InputError as error:
     print(error)
 """)
         line = done.stdout.splitlines()[-1]
-        assert line.startswith("function=script:train: cannot be sent to a worker, for it uses LOCK: cannot pickle '_")
+        assert line.startswith(f"function=script:train: cannot be sent to a worker, for it uses LOCK: {reason}")
         assert not (tmp_path / "outputs" / "runs").exists()
 
 
