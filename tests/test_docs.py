@@ -1,7 +1,8 @@
 """Every command in the docs works: a page's blocks are run in order, in one empty directory, on real MNIST.
 
 A block that cannot run has ``<!-- not run: why -->`` on the line before, and its commands are parsed instead. A YAML
-block names its file in a comment at its top, and is written there. :mod:`shorten` makes the commands short.
+block names its file in a comment at its top, and is written there, as is a Python block that does so. :mod:`shorten`
+makes the commands short.
 """
 
 import ast
@@ -114,6 +115,27 @@ def test_every_promise_has_its_tests():
             assert name in functions, f"{promise}: {file} has no {name}"
 
 
+def test_the_tree_of_folders_is_that_of_the_files():
+    tree = section(ROOT / "docs" / "design.md", "Where things are").partition("```text\n")[2].partition("```")[0]
+    listed, folder = set(), None
+    for line in tree.splitlines():
+        words = re.match(r" *((?:[\w/.]+(?:/|\.py)\s+)*)", f"{line} ")[1].split()
+        if not line.startswith(" "):
+            (folder,) = words
+            listed.add(folder)
+        else:
+            listed |= {f"{folder}{word}" for word in words}
+    packages = [ROOT / "mlp", ROOT / "mlp" / "inspect", ROOT / "sweeps", *(ROOT / "sweeps").iterdir()]
+    there = {f"{name}/" for name in ("conf", "examples", "hydra_plugins")}
+    for package in packages:
+        if (package / "__init__.py").exists():
+            modules = [path for path in package.glob("*.py") if not path.name.startswith("__")]
+            folders = [path for path in package.iterdir() if list(path.glob("*.py")) or path.name == "page"]
+            there |= {f"{path.relative_to(ROOT)}/" for path in [package, *folders] if path.name != "__pycache__"}
+            there |= {str(path.relative_to(ROOT)) for path in modules}
+    assert listed == there
+
+
 @pytest.fixture
 def shell(tmp_path_factory):
     """Runs Bash, or Python, with the shortened commands first on PATH."""
@@ -143,16 +165,17 @@ def test_blocks_run(page, shell, tmp_path):
     for name, source in IMAGES.items():
         Image.open(ROOT / "tests" / "digits" / source).convert("RGB").save(tmp_path / name)
     for block in [block for block in RUN if block.page == page]:
+        name = re.match(r"(?:# @package .*\n)?# ([\w/]+\.(?:yaml|py))\n", block.text)
         if block.language == "bash":
             shell(["bash", "-e"], tmp_path, block.text)
-        elif block.language == "python":
-            shell([sys.executable, "-"], tmp_path, shorten.text(block.text))
-        elif block.language == "yaml":
-            name = re.match(r"(?:# @package .*\n)?# ([\w/]+\.yaml)\n", block.text)
-            assert name, f"{page}:{block.line}: which file is it?"
+        elif name:
             path = tmp_path / name[1]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text + "\n")
+        elif block.language == "python":
+            shell([sys.executable, "-"], tmp_path, shorten.text(block.text))
+        else:
+            pytest.fail(f"{page}:{block.line}: which file is it?")
 
 
 @pytest.mark.heavy
