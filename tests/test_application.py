@@ -334,13 +334,25 @@ class Noted(Callback):
 
 
 def test_workers_of_a_dask_cluster_run_it(app, spawn, scheduler):
-    app.write(app_py=STRUCTURED)
+    """They were started elsewhere, and outlive the sweep: after an edit they run the new code."""
     worker(spawn, scheduler)
-    address = f"hydra.launcher.address={scheduler}"
-    done = app("net=plain,deep", address, launcher="dask")
+    app.folder /= "app"
+    app.out = app.folder / "outputs"
+    script = STRUCTURED.replace("import os\n", "import os\nfrom pathlib import Path\nfrom parts import FACTOR, again\n")
+    script = script.replace("net.width,", "again(net.width) * FACTOR,")
+    script = script.replace("    return {", "    Path('here.txt').touch()\n    return {")
+    app.write(app_py=script, parts_py="FACTOR = 1\ndef again(x):\n    return x\n")
+    words = (f"hydra.launcher.address={scheduler}", "hydra.sweep.dir=mine", "hydra.sweep.subdir=${net.width}")
+    done = app("net=plain,deep", *words, launcher="dask")
     assert done.stderr == ""
     assert "2 finished; " in done.stdout
     assert sorted(last(path)["loss"] for path in runs(app.out).values()) == [4, 16]
+    assert (app.folder / "here.txt").exists()
+    assert sorted(path.name for path in (app.folder / "mine").iterdir() if path.is_dir()) == ["2", "8"]
+    app.write(parts_py="FACTOR = 100\ndef again(x):\n    return x + 1\n")
+    done = app("net=plain,deep", *words, "hydra.sweeper.code=retrain", launcher="dask")
+    assert "2 of 2 finished runs were made by other code (parts)" in done.stdout
+    assert sorted(last(path)["loss"] for path in runs(app.out).values()) == [600, 1800]
     assert "2 finished already" in app("net=plain,deep").stdout
 
 

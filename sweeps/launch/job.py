@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeps.launch.sending import Sent, unpack
+from sweeps.launch.sending import Sent, unpacked
 from sweeps.runs import code
 from sweeps.runs.directory import RunDir, to_yaml
 from sweeps.runs.errors import Busy, DamagedRun, InputError, Interrupted
@@ -66,8 +66,7 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Result:
         assert job.program is not None
         if Path(job.stop_file).exists():
             return ended(State.INTERRUPTED, "before it began")
-        program = unpack(job.program)
-        with damage.noted():
+        with unpacked(job.program) as program, damage.noted():
             result = train(program, job.spec, on_epoch=watch, wait=job.wait)
     except Busy:
         return ended(State.BUSY)

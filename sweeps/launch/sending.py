@@ -13,7 +13,8 @@ import io
 import os
 import pickle
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -31,6 +32,10 @@ class Sent:
 
     path: tuple[str, ...]
     content: bytes
+    folder: str
+    """The working directory, which a job's relative paths mean."""
+    sweep: str
+    """Tells one sweep from the next, before which the user may have edited the code."""
 
 
 def pack(program: Program) -> Sent:
@@ -41,7 +46,7 @@ def pack(program: Program) -> Sent:
     """
     path = tuple(os.path.abspath(entry) for entry in sys.path)
     try:
-        return Sent(path, _dumps(_reference(program) or _by_value(program)))
+        return Sent(path, _dumps(_reference(program) or _by_value(program)), os.getcwd(), uuid.uuid4().hex)
     except Exception as error:  # whatever an object's own pickling raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -66,14 +71,32 @@ def _because_of(function: Any) -> str:
     return ""
 
 
-def unpack(sent: Sent) -> Program:
-    """The program, on a worker."""
-    return _unpack(sent)
+@contextlib.contextmanager
+def unpacked(sent: Sent) -> Iterator[Program]:
+    """The program, on a worker, and the sender's working directory if it is there."""
+    program = _unpack(sent)
+    before = os.getcwd()
+    with contextlib.suppress(OSError):
+        os.chdir(sent.folder)
+    try:
+        yield program
+    finally:
+        os.chdir(before)
+
+
+_brought: list[str] = []  # to sys.path, by the sweep before
 
 
 @functools.lru_cache(maxsize=8)
 def _unpack(sent: Sent) -> Program:
-    sys.path.extend(entry for entry in sent.path if entry not in sys.path)
+    if _unpack.cache_info().misses > 1:
+        # A worker of a cluster outlives sweeps: this one's modules may be edited ones, or another project's.
+        for name in code.own_modules().keys() - {"__main__"}:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+    sys.path[:] = [entry for entry in sys.path if entry not in _brought]
+    _brought[:] = [entry for entry in sent.path if entry not in sys.path]
+    sys.path += _brought
     parts = pickle.loads(sent.content)
     main = sys.modules.setdefault("__main__", ModuleType("__main__"))
     for name, value in parts.get("main", {}).items():
@@ -98,7 +121,10 @@ def _reference(program: Program) -> dict[str, Any] | None:
 
 
 def _by_value(program: Program) -> dict[str, Any]:
-    program = replace(program, sources=code.fileless(program))
+    sources = code.sources(program)
+    if sources:  # of __main__: what it imported may have gone into values that are sent, and the module never be
+        sources = code.fingerprint(program)
+    program = replace(program, sources=sources)
     parts: dict[str, Any] = {"program": program, "registries": _added(program), "main": _definitions()}
     if "hydra" in sys.modules:
         parts["singletons"] = _singletons()
@@ -149,8 +175,7 @@ def _set_singletons(state: Mapping[str, Any]) -> None:
     from omegaconf.basecontainer import BaseContainer
 
     Singleton._instances = {**Singleton._instances, **state["instances"]}
-    for name, resolver in state["omegaconf_resolvers"].items():
-        BaseContainer._resolvers.setdefault(name, resolver)
+    BaseContainer._resolvers.update(state["omegaconf_resolvers"])
 
 
 def _added(program: Program) -> dict[str, dict[str, Any]]:
