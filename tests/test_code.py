@@ -45,3 +45,21 @@ def test_a_changed_helper_of_a_function_without_a_file_is_told(typed):
     assert "other code" in typed(3, code="refuse")
     assert "2 to train" in typed(3, code="retrain")
     assert "other code" not in typed(3)
+
+
+def test_an_edit_during_a_sweep_is_not_taken_for_what_ran(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import time, sweeps\nimport helper\n"
+        "def score(cfg):\n    time.sleep(0.5)\n    return helper.double(cfg.x)\n"
+        'sweeps.sweep(score, {"x": [1, 2, 3, 4]}, workers=1, name="slow")\n'
+    )
+    (tmp_path / "helper.py").write_text("def double(x):\n    return 2 * x\n")
+    with subprocess.Popen([sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("[1/4] finished"):
+                for path in (script, tmp_path / "helper.py"):
+                    path.write_text(path.read_text() + "# an edit\n")
+    assert process.returncode == 0
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert "4 of 4 finished runs were made by other code (__main__, helper)" in done.stdout, done.stdout + done.stderr

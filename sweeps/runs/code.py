@@ -47,33 +47,38 @@ def own_modules() -> dict[str, str]:
 
 
 def fingerprint(program: "Program") -> dict[str, str]:
-    """Name → SHA-256 of the source of every module of the user's own, and of functions that are in no file."""
+    """Name → SHA-256 of the source of every module of the user's own, and of what was sent by value.
+
+    A module's digest is that of its first run in this process: an edit while a sweep runs does not reach the modules
+    that are imported already.
+    """
     files = own_modules()
     files.pop("__main__", None)
-    if program.main:
-        files["__main__"] = program.main
-    digests = {name: _digest_of(path) for name, path in sorted(files.items())}
-    return {name: digest for name, digest in digests.items() if digest} | dict(fileless(program))
+    digests = {name: _digest_when_imported(name, path) for name, path in sorted(files.items())}
+    return {name: digest for name, digest in digests.items() if digest} | dict(sources(program))
 
 
 def changed(recorded: Mapping[str, str], program: "Program") -> list[str]:
     """The recorded modules and functions whose source is another one now, or cannot be found."""
-    now = fileless(program)
+    now = sources(program)
     return [
         name
         for name, digest in recorded.items()
-        if (now.get(name) if ":" in name else _digest_of(_file_of(name, program.main))) != digest
+        if (now.get(name) if name.startswith("__main__") else _digest_of(_file_of(name))) != digest
     ]
 
 
-def fileless(program: "Program") -> Mapping[str, str]:
-    """``__main__:name`` → SHA-256 of a notebook's function, and of functions and classes of the notebook that it uses.
+def sources(program: "Program") -> Mapping[str, str]:
+    """SHA-256 of what goes to workers by value: the main script, or functions and classes of a notebook by name.
 
-    On a worker it is what the sender said: the sources are there.
+    On a worker it is what the sender said.
     """
     if program.sources is not None:
         return program.sources
-    if program.main or getattr(program.function, "__module__", None) != "__main__":
+    if program.main:
+        digest = _digest_when_imported("__main__", program.main)
+        return {"__main__": digest} if digest else {}
+    if getattr(program.function, "__module__", None) != "__main__":
         return {}
     found: dict[str, str] = {}
     todo: list[Any] = [program.function]
@@ -117,7 +122,7 @@ def _constants(code: CodeType) -> list[str]:
 
 def package_digest(module: str) -> str:
     """SHA-256 over the sources of the top-level package of a module: tells whether two machines have the same code."""
-    file = _file_of(module.partition(".")[0], None)
+    file = _file_of(module.partition(".")[0])
     if not file:
         return ""
     path = Path(file)
@@ -130,13 +135,11 @@ def package_digest(module: str) -> str:
 
 def folder_of(program: "Program") -> Path:
     """Where the program's sources are."""
-    file = program.main or _file_of(program.function.__module__, None)
+    file = program.main or _file_of(program.function.__module__)
     return Path(file).resolve().parent if file else Path.cwd()
 
 
-def _file_of(name: str, main: str | None) -> str | None:
-    if name == "__main__":
-        return main
+def _file_of(name: str) -> str | None:
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
     if file is None:
@@ -154,6 +157,17 @@ def _digest_of(path: str | None) -> str | None:
         return _remembered(path or "", info.st_size, info.st_mtime_ns, info.st_ino)
     except OSError:
         return None
+
+
+_imported: dict[str, tuple[object, str | None]] = {}  # name → the import (a reload is another), digest
+
+
+def _digest_when_imported(name: str, path: str) -> str | None:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    known = _imported.get(name)
+    if known is None or known[0] is not spec:
+        known = _imported[name] = (spec, _digest_of(path))
+    return known[1]
 
 
 @functools.lru_cache(maxsize=4096)

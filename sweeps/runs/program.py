@@ -124,7 +124,7 @@ class Program:
     main: str | None = None
     """The file of ``__main__``, if the function is from there."""
     sources: Mapping[str, str] | None = None
-    """SHA-256 of its functions that are in no file, on a worker; see :func:`sweeps.runs.code.fileless`."""
+    """SHA-256 of what was sent by value, on a worker; see :func:`sweeps.runs.code.sources`."""
 
     @property
     def source(self) -> str:
