@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeps.launch.compose import initialized
 from sweeps.launch.grid import value_of
 from sweeps.launch.job import Job
-from sweeps.launch.plugins import GridSweeper, SweepLauncher, SweepResult
+from sweeps.launch.plugins import DECLARED, GridSweeper, SweepLauncher, SweepResult
 from sweeps.launch.pool import Pool, workers_for
 from sweeps.read.collect import Collection, load
 from sweeps.runs import program as programs
@@ -88,6 +88,8 @@ def _by_grid(
     program: Program, what: Any, out: Path, epochs: int | None, workers: int | None, name: str | None, settings: Any
 ) -> SweepResult:
     """Points from mappings alone, without Hydra's composition."""
+    if epochs is not None and program.budget is None:
+        raise InputError("epochs", epochs, 'means nothing to this function; budget="epochs" says which key it is')
     tracker = choice(settings.get("tracker", "none"))
     jobs: dict[str, Job] = {}
     grids: tuple[Any, ...] = what or ({},)
@@ -107,19 +109,9 @@ def _by_grid(
     policy |= {key: value for key, value in settings.items() if key in policy}
     slots = workers_for(workers, 1)
     launcher = SweepLauncher(lambda: Pool(workers=slots), slots, 1, policy)
-    sweeper = GridSweeper(
-        {},
-        None,
-        None,
-        False,
-        code=settings.get("code", "warn"),
-        out=str(out),
-        tracker=None,
-        budget=None,
-        ignore=None,
-        added=None,
-        renamed=None,
-    )
+    declared: dict[str, Any] = dict.fromkeys(DECLARED)
+    declared |= {"out": str(out), "code": settings.get("code", "warn")}
+    sweeper = GridSweeper({}, None, None, False, **declared)
     sweeper.check_options()
     sweeper.program = launcher.program = program
     sweeper.launcher = launcher
@@ -146,6 +138,8 @@ def _put(values: dict[str, Any], key: str, item: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError(key, item, f"cannot be within {parent}, which has a value of its own")
     values[last] = item
 
 
