@@ -23,7 +23,7 @@ _COLUMNS: Mapping[str, tuple[str, Check]] = {
     "eval_train": ("eval_train", text()),
     "init_std": ("model.init_std", number()),
 }
-_SHAPE = ("model.hidden", "activ.name", "loss.name", "optim.name", "data.name")
+_SHAPE = ("model.hidden", "activ.name", "loss.name", "optim.name", "data.name", "dtype", "eval_train")
 
 
 def columns(identity: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -326,6 +326,25 @@ def test_columns_of_another_rule_are_read_again(tmp_path, monkeypatch):
     assert snapshot._VERSION == b"2"
 
 
+def test_a_rule_that_fails_costs_its_run_and_no_other(out, monkeypatch):
+    def rule(identity):
+        return {"depth": identity["depth"]} if "criterion" in identity else identity["nothing"]
+
+    monkeypatch.setattr(extensions, "load", lambda group: (rule,))
+    found = sweeps.load(out)
+    assert len(found.runs) == 3
+    assert len(found.problems) == 8
+    assert "config.yaml: its columns cannot be made (KeyError: 'nothing')" in found.problems[0]
+
+
+def test_a_configuration_like_a_network_s_is_not_taken_for_one(tmp_path):
+    named = {key: {"name": "x"} for key in ("activ", "loss", "optim", "data")}
+    make_other(tmp_path, {"model": {"hidden": 5}, **named}, {"loss": [1.0]}, metric="loss")
+    found = sweeps.load(tmp_path)
+    assert found.problems == ()
+    assert found.runs["model.hidden"].tolist() == [5]
+
+
 def test_the_entry_points_are_installed():
     assert extensions.names(extensions.COLUMNS) == ("mlp=mlp.columns:columns",)
     assert extensions.names(extensions.COMMANDS) == ("mlp=mlp.commands:add",)

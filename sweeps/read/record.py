@@ -81,6 +81,8 @@ def _config(identity: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         chosen = next((columns for columns in found if columns is not None), None)
     except InputError as error:
         raise DamagedRun(f"config.yaml: {error}") from None
+    except Exception as error:  # a rule of any package, on a configuration that may be a stranger's
+        raise DamagedRun(f"config.yaml: its columns cannot be made ({type(error).__name__}: {error})") from None
     named = flatten(identity) if chosen is None else chosen
     return {printable(str(key)): _scalar(value) for key, value in named.items()}, chosen is not None
 
