@@ -1,14 +1,18 @@
 """An application with ``@hydra.main`` of its own, as a program: each job is run as Hydra's own launcher runs it."""
 
 import contextlib
+import importlib
 import logging
+import os
 import pickle
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
+from hydra import version
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
@@ -38,21 +42,47 @@ class Task:
         setup_globals()
         root = logging.getLogger()
         handlers, level = list(root.handlers), root.level
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)
-        try:
-            ret = run_job(
-                hydra_context=self.context,
-                task_function=self.function,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
-        finally:
-            configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-            root.handlers[:], root.level = handlers, level
-            HydraConfig.instance().cfg = before
+        with _current(config):
+            try:
+                ret = run_job(
+                    hydra_context=self.context,
+                    task_function=self.function,
+                    config=config,
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+            finally:
+                configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+                root.handlers[:], root.level = handlers, level
         return ret.return_value
+
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To a worker by reference where ``@hydra.main`` left it in a module, e.g. that of a console script."""
+        module, name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")
+        if module != "__main__" and _decorated(module, name) is self.function:
+            return _imported, (module, name, self.context)
+        return Task, (self.function, self.context)
+
+
+def _decorated(module: str | None, name: str) -> Any:
+    return getattr(getattr(sys.modules.get(module or ""), name, None), "__wrapped__", None)
+
+
+def _imported(module: str, name: str, context: HydraContext) -> Task:
+    importlib.import_module(module)
+    return Task(_decorated(module, name), context)
+
+
+@contextlib.contextmanager
+def _current(config: DictConfig) -> Iterator[None]:
+    """The configuration that ``HydraConfig`` and ``${hydra:…}`` mean."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def application(function: TaskFunction, context: HydraContext, options: Mapping[str, Any]) -> Program:
@@ -96,6 +126,20 @@ def freeze(config: DictConfig) -> bytes:
         return frozen
     except Exception as error:  # whatever an object's own pickling raises
         raise InputError("config", config.hydra.job.id, f"cannot be sent to a worker: {error}") from None
+
+
+def described(frozen: bytes) -> JobReturn:
+    """What Hydra's launcher says of a job, but for what came of it."""
+    config: DictConfig = pickle.loads(frozen)
+    hydra = config.hydra
+    with _current(config):
+        directory = os.path.join(hydra.sweep.dir, str(hydra.sweep.subdir))
+    changes = hydra.job.chdir if hydra.job.chdir is not None else not version.base_at_least("1.2")
+    task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    return JobReturn(
+        cfg=task, hydra_cfg=OmegaConf.masked_copy(config, "hydra"), task_name=hydra.job.name,
+        working_dir=directory if changes else os.getcwd(),
+    )  # fmt: skip
 
 
 def run_by_other(launcher: Launcher, program: Program, jobs: Sequence[Job]) -> list[Result]:
