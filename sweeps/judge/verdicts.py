@@ -10,7 +10,7 @@ lies inside) and one against it (the mean lies outside).
     undecided  neither, or runs are missing, or fewer than two seeds
 
 Over the claims judged together, the p-values (doubled, for there are two ways to decide) are corrected by Holm's
-method: whatever depends on what, the chance that any decided verdict is wrong is at most :data:`ALPHA`.
+method: under any dependence, the chance that any decided verdict is wrong is at most :data:`ALPHA`.
 """
 
 import math
@@ -132,7 +132,7 @@ class Claim:
     required: int = 0
     """How many comparisons must hold; 0: all."""
     obstacle: str = ""
-    """Why nothing can be decided whatever the numbers: runs missing, unfinished, …"""
+    """Why nothing can be decided by any numbers: runs missing, unfinished, …"""
     notes: tuple[str, ...] = ()
     """Sensitivity to how it was measured, and what else a reader should know."""
     sample: str = "seed"

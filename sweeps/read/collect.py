@@ -3,7 +3,7 @@
     load   the tables, whole or filtered, as DataFrames: ``sweeps.load("outputs", "activ=gelu", "lr<=0.01")``
     write  the tables as Parquet and CSV
 
-A run's metrics are whatever its program logs, by name; ``seconds`` and ``eval_seconds`` are times in seconds.
+A run's metrics are what its program logs, by name; ``seconds`` and ``eval_seconds`` are times in seconds.
 """
 
 import hashlib
