@@ -35,7 +35,7 @@ class PoolLauncher(plugins.SweepLauncher):
         from sweeps.launch.pool import Pool, workers_for
 
         slots = workers_for(workers, threads)
-        super().__init__(lambda: Pool(workers=slots), slots, threads, policy)
+        super().__init__(lambda: Pool(workers=slots, threads=threads), slots, threads, policy)
 
 
 class DaskLauncher(plugins.SweepLauncher):

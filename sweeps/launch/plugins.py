@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from sweeps.launch import display, estimate
-from sweeps.launch.application import Task, application, run_by_other
+from sweeps.launch.application import Task, application, described, run_by_other, sweep_dir
 from sweeps.launch.display import Display
 from sweeps.launch.grid import Grids
 from sweeps.launch.job import Job, epochs_done
@@ -117,35 +117,42 @@ class LaunchingSweeper(Sweeper):
         return Planner(loader, self.config, self.program, Path(os.path.abspath(self._out)), tracker)
 
     def reconcile(self, ended: list[Result], left: list[Job], jobs: Sequence[Job]) -> tuple[list[Result], list[Job]]:
-        """What to do with finished runs that other code made, as ``hydra.sweeper.code`` says.
+        """:func:`reconcile`, as ``hydra.sweeper.code`` says."""
+        return reconcile(self.program, self._code, ended, left, jobs)
 
-        Raises:
-            InputError: it says refuse.
-        """
-        if self._code == "ignore":
-            return ended, left
-        by_id = {job.run_id: job for job in jobs}
-        stale = {}
-        for result in ended:
-            recorded = recorded_code(by_id[result.run_id].run)
-            modules = code.changed(recorded, self.program) if recorded else []
-            if modules:
-                stale[result.run_id] = modules
-        if not stale:
-            return ended, left
-        modules = sorted({module for names in stale.values() for module in names})
-        shown = ", ".join(modules[:4]) + (", …" if len(modules) > 4 else "")
-        said = f"{len(stale)} of {len(ended)} finished runs were made by other code ({shown})"
-        if self._code == "refuse":
-            raise InputError("hydra.sweeper.code", "refuse", f"{said}; warn, ignore or retrain lets the sweep go on")
-        if self._code == "warn":
-            print(f"warning: {said}; hydra.sweeper.code=retrain trains them again, ignore says nothing")
-            return ended, left
-        print(f"{said}; they are set aside and trained again")
-        for run_id in stale:
-            _set_aside(by_id[run_id])
-        again = [by_id[run_id] for run_id in stale]
-        return [result for result in ended if result.run_id not in stale], left + again
+
+def reconcile(
+    program: Program, what: str, ended: list[Result], left: list[Job], jobs: Sequence[Job]
+) -> tuple[list[Result], list[Job]]:
+    """What to do with finished runs that other code made: warn, refuse, ignore or retrain.
+
+    Raises:
+        InputError: refuse.
+    """
+    if what == "ignore":
+        return ended, left
+    by_id = {job.run_id: job for job in jobs}
+    stale = {}
+    for result in ended:
+        recorded = recorded_code(by_id[result.run_id].run)
+        modules = code.changed(recorded, program) if recorded else []
+        if modules:
+            stale[result.run_id] = modules
+    if not stale:
+        return ended, left
+    modules = sorted({module for names in stale.values() for module in names})
+    shown = ", ".join(modules[:4]) + (", …" if len(modules) > 4 else "")
+    said = f"{len(stale)} of {len(ended)} finished runs were made by other code ({shown})"
+    if what == "refuse":
+        raise InputError("hydra.sweeper.code", "refuse", f"{said}; warn, ignore or retrain lets the sweep go on")
+    if what == "warn":
+        print(f"warning: {said}; hydra.sweeper.code=retrain trains them again, ignore says nothing")
+        return ended, left
+    print(f"{said}; they are set aside and trained again")
+    for run_id in stale:
+        _set_aside(by_id[run_id])
+    again = [by_id[run_id] for run_id in stale]
+    return [result for result in ended if result.run_id not in stale], left + again
 
 
 def program_of(function: TaskFunction, context: HydraContext, declared: Mapping[str, Any]) -> Program:
@@ -174,15 +181,19 @@ class GridSweeper(LaunchingSweeper):
         self._params = OmegaConf.to_container(params, resolve=True) if OmegaConf.is_config(params) else params
         self._where, self._name, self._dry_run = where, name, dry_run
 
-    def sweep(self, arguments: list[str]) -> list[JobReturn]:
-        """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n."""
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
+        """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n.
+
+        Returns:
+            One batch, since Hydra's basic sweeper returns batches.
+        """
         with reported(self.program):
             swept = self.run(arguments, command())
         if swept.status:
             print(f"to continue: {shlex.join(command())}")
             sys.exit(swept.status)
-        by_id = {job.run_id: job for job in swept.jobs}
-        return [job_return(by_id[result.run_id], result) for result in swept.results]
+        results = {result.run_id: result for result in swept.results}
+        return [[job_return(job, results[job.run_id]) for job in swept.jobs if job.run_id in results]]
 
     def run(self, arguments: list[str], command: list[str]) -> SweepResult:
         """Plan, show the plan, run what is left, summarise.
@@ -214,6 +225,7 @@ class GridSweeper(LaunchingSweeper):
                 print(plan_line(job, ended))
             return SweepResult(jobs, ended, None, 0)
         manifest.add(jobs, command)
+        self._write_config(manifest)
         status = 0
         if left:
             results, status = self._run(left, manifest, reused=len(ended))
@@ -221,6 +233,14 @@ class GridSweeper(LaunchingSweeper):
         display.summary(jobs, ended, self.program)
         print(closing(ended, manifest))
         return SweepResult(jobs, ended, manifest, status)
+
+    def _write_config(self, manifest: Manifest) -> None:
+        """An application's multirun.yaml, where Hydra's basic sweeper puts it, or in our folder of the sweep."""
+        if isinstance(self.program.function, Task):
+            assert self.config is not None
+            folder = Path(sweep_dir(self.config) or manifest.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
 
     def _run(self, left: list[Job], manifest: Manifest, reused: int) -> tuple[list[Result], int]:
         if isinstance(self.launcher, SweepLauncher):
@@ -245,7 +265,7 @@ class GridSweeper(LaunchingSweeper):
     @staticmethod
     def name_of(keys: Sequence[str], jobs: list[Job]) -> str:
         """The keys that vary and a digest of the runs."""
-        said = "-".join(dict.fromkeys(keys))[:40] or "sweep"
+        said = "-".join(dict.fromkeys(key.lstrip("+") for key in keys))[:40] or "sweep"
         digest = hashlib.sha256("\n".join(sorted(job.run_id for job in jobs)).encode()).hexdigest()
         return "".join(c if c.isalnum() else "-" for c in said) + "-" + digest[:6]
 
@@ -305,7 +325,7 @@ class SweepLauncher(Launcher):
             )  # fmt: skip
             jobs = [job for overrides in job_overrides for job in planner.plan([(tuple(overrides), ())])]
             unique = {job.run_id: job for job in jobs}
-            results, left = split(unique.values(), self.program)
+            results, left = reconcile(self.program, "warn", *split(unique.values(), self.program), jobs)
             if left:
                 manifest = Manifest(left[0].spec.out, str(self._config.hydra.job.name))
                 more, status = self.run(left, manifest.stop_file, reused=len(results))
@@ -330,8 +350,11 @@ def reported(program: Program) -> Iterator[None]:
 
 def job_return(job: Job, result: Result) -> JobReturn:
     """What Hydra's other sweepers are told: the value that the program returned or is judged by, to be minimised."""
-    config = OmegaConf.create(dict(job.spec.values))
-    ret = JobReturn(overrides=list(job.overrides), cfg=config, task_name="train")
+    if isinstance(job.spec.config, bytes):
+        ret = described(job.spec.config)
+    else:
+        ret = JobReturn(cfg=OmegaConf.create(dict(job.spec.values)), task_name="train")
+    ret.overrides = list(job.overrides)
     if result.state.is_result:
         ret.status, ret.return_value = JobStatus.COMPLETED, _value(result)
     else:
@@ -347,8 +370,8 @@ def _value(result: Result) -> Any:
     for name in ("result", "valid_loss"):
         if name in row:
             return row[name]
-    values = list(row.metrics.values())
-    return values[0] if len(values) == 1 else row.metrics
+    values = {name: value for name, value in row.metrics.items() if name != "seconds"}
+    return next(iter(values.values()), None) if len(values) <= 1 else values
 
 
 def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int) -> str:

@@ -64,11 +64,15 @@ class Pool:
     queue or set a flag, and wake it.
 
     Args:
+        threads: of each worker, for OpenMP and the libraries that ask for its setting, unless the user has set it.
         function: is pickled by reference, so a worker must be able to import it.
     """
 
-    def __init__(self, *, workers: int, function: Callable[[Job], Result] = execute) -> None:
+    def __init__(
+        self, *, workers: int, threads: int | None = None, function: Callable[[Job], Result] = execute
+    ) -> None:  # fmt: skip
         self.slots = workers
+        self._threads = threads
         self._greeting = [pickle.dumps(item) for item in (sys.path, _work, (os.getpid(), function))]
         self._queue: deque[tuple[Job, bytes, Future[Result]]] = deque()
         self._workers: list[_Worker] = []
@@ -129,7 +133,7 @@ class Pool:
             if self._interrupted or (self._failed_starts and not self._queue):
                 return
             try:
-                self._workers.append(_Worker.start(self._greeting))
+                self._workers.append(_Worker.start(self._greeting, self._threads))
             except OSError:  # no process, memory or descriptor is left
                 self._note_failed_start()
 
@@ -220,7 +224,7 @@ class _Worker:
     deadline: float = float("inf")
 
     @classmethod
-    def start(cls, greeting: list[bytes]) -> "_Worker":
+    def start(cls, greeting: list[bytes], threads: int | None) -> "_Worker":
         # The last word is for those who look at a list of processes.
         flags = [*subprocess._args_from_interpreter_flags(), "-P"]  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", _BOOTSTRAP, "sweeps-worker"]
@@ -230,7 +234,8 @@ class _Worker:
                 end.setblocking(True)  # whatever the host program's default
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # one stopped inside a message holds up no other
                 ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL, 0))
-            worker = cls(subprocess.Popen(command, stdin=theirs.fileno()), Connection(ours.detach()))
+            environment = ({"OMP_NUM_THREADS": str(threads)} if threads else {}) | os.environ
+            worker = cls(subprocess.Popen(command, stdin=theirs.fileno(), env=environment), Connection(ours.detach()))
         with contextlib.suppress(OSError):  # it has died already, as its connection will tell
             for item in greeting:
                 worker.connection.send_bytes(item)

@@ -108,7 +108,7 @@ def _by_grid(
     policy = {"retries": 1, "timeout": None, "on_error": "continue"}
     policy |= {key: value for key, value in settings.items() if key in policy}
     slots = workers_for(workers, 1)
-    launcher = SweepLauncher(lambda: Pool(workers=slots), slots, 1, policy)
+    launcher = SweepLauncher(lambda: Pool(workers=slots, threads=1), slots, 1, policy)
     declared: dict[str, Any] = dict.fromkeys(DECLARED)
     declared |= {"out": str(out), "code": settings.get("code", "warn")}
     sweeper = GridSweeper({}, None, None, False, **declared)
