@@ -258,7 +258,7 @@ class Fuzzing:
         return [json.dumps(SEARCH).encode()], target
 
     def where(self) -> tuple[Seeds, Target]:
-        from sweeps.launch.where import holds
+        from sweeps.runs.conditions import holds
         from sweeps.runs.errors import InputError
 
         point = {"lr": 0.1, "model": "mlp1", "activ.name": "relu", "seed": 3, "model.hidden": [16], "stats": False}

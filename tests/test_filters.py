@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 from sweeps.read.filters import apply, parse
+from sweeps.runs import conditions
 from sweeps.runs.errors import InputError
 
 TABLE = pd.DataFrame(
@@ -49,7 +50,7 @@ def test_keeps_the_rows_that_fulfil_all(words, rows):
         ("lr<0.1,0.2", "takes one value"),
         ("gelu", "must be KEY=VALUE"),
         ("=gelu", "must be KEY=VALUE"),
-        ("lr==0.1", "must be KEY=VALUE"),
+        ("lr==", "must be KEY=VALUE"),
         ("activ='gelu", "cannot be read"),
         ("activ=gelu\udcc8", "cannot be read"),  # found by fuzzing: a byte on the command line that is no text
     ],
@@ -57,3 +58,25 @@ def test_keeps_the_rows_that_fulfil_all(words, rows):
 def test_says_what_is_wrong_with_a_filter(word, message):
     with pytest.raises(InputError, match=message):
         apply(TABLE, parse([word]))
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("lr <= 0.01 and activ == 'relu'", "lr<=0.01 activ=relu"),
+        ("activ in ['relu', 'gelu']", "activ=relu,gelu"),
+        ("lr==0.1", "lr=0.1"),
+        ("not (activ == 'relu')", "activ!=relu"),
+    ],
+)
+def test_an_expression_is_a_filter_too(text, same):
+    table = pd.DataFrame({"activ": ["relu", "gelu", "tanh"] * 2, "lr": [0.1, 0.01, 0.001] * 2})
+    found = apply(table, parse([text]))
+    assert list(found.index) == list(apply(table, parse([same])).index) != []
+    rows = [row for row in table.to_dict("records") if all(conditions.holds(word, row) for word in same.split())]
+    assert len(rows) == len(found)
+
+
+def test_an_expression_about_no_column_is_an_error():
+    with pytest.raises(InputError, match="no such column"):
+        apply(pd.DataFrame({"lr": [0.1]}), parse(["rl == 0.1 or lr == 0.1"]))

@@ -19,9 +19,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.launch import where
 from sweeps.launch.application import Task, freeze, identity_of, sweep_dir
 from sweeps.launch.job import Job
+from sweeps.runs.conditions import holds
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.program import Program, RunSpec
 from sweeps.runs.session import belongs_to
@@ -98,7 +98,7 @@ class Planner:
         values = identity_of(_task(composed)) if self._is_application else composed
         if conditions:
             names = flat(values) | self._choices(overrides)
-            if not all(where.holds(condition, names) for condition in conditions):
+            if not all(holds(condition, names) for condition in conditions):
                 return None
         with _named(number, overrides):
             spec = self._spec(values)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from sweeps.runs.conditions import compiled, names
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import suggest
 
@@ -47,16 +48,50 @@ class Filter:
         return compared
 
 
-def parse(words: Iterable[str]) -> tuple[Filter, ...]:
+@dataclass(frozen=True)
+class Expression:
+    """A condition of :mod:`sweeps.runs.conditions` over the columns that it names."""
+
+    text: str
+    columns: tuple[str, ...]
+
+    def holds(self, table: pd.DataFrame) -> "pd.Series[bool]":
+        """Whether it is true of each row; a comparison with a missing value is false.
+
+        Raises:
+            InputError: no such column, or it cannot be evaluated.
+        """
+        columns = [known(column, table.columns) for column in self.columns]
+        values: Any = table[columns].astype(object).where(table[columns].notna(), float("nan"))
+        condition = compiled(self.text)
+        found: Any = [condition(row) for row in values.to_dict("records")]
+        return pd.Series(found, index=table.index, dtype=bool)
+
+
+def parse(words: Iterable[str]) -> tuple["Filter | Expression", ...]:
     """``["activ=relu,gelu", "lr<=0.01 state=finished"]``; quotes keep blanks within a value together.
 
     Raises:
         InputError: a word is not ``key OP value``.
     """
-    return tuple(_parse(word) for text in words for word in _split(text))
+    return tuple(condition for text in words for condition in _conditions(text))
 
 
-def apply(table: pd.DataFrame, filters: Iterable[Filter]) -> pd.DataFrame:
+def _conditions(text: str) -> list["Filter | Expression"]:
+    """A text of one or more filters, or a condition as grids have it under ``where``."""
+    words = _split(text)
+    if all(map(_PATTERN.fullmatch, words)):
+        return [_parse(word) for word in words]
+    try:
+        columns = tuple(names(text))
+    except InputError:
+        columns = ()
+    if not columns or not re.search("[=<>]| in ", text):
+        return [_parse(word) for word in words]  # raises, for the first that is no filter
+    return [Expression(text, columns)]
+
+
+def apply(table: pd.DataFrame, filters: "Iterable[Filter | Expression]") -> pd.DataFrame:
     """The rows that fulfil all filters, in order, the index kept.
 
     Raises:
