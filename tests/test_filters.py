@@ -63,7 +63,7 @@ def test_says_what_is_wrong_with_a_filter(word, message):
 @pytest.mark.parametrize(
     ("text", "same"),
     [
-        ("lr <= 0.01 and activ == 'relu'", "lr<=0.01 activ=relu"),
+        ("lr >= 0.01 and activ != 'gelu'", "lr>=0.01 activ!=gelu"),
         ("activ in ['relu', 'gelu']", "activ=relu,gelu"),
         ("lr==0.1", "lr=0.1"),
         ("not (activ == 'relu')", "activ!=relu"),
