@@ -51,15 +51,15 @@ class Application:
         self.log = folder / "calls.txt"
         self.entry = ["app.py"]
 
-    def write(self, **files):
+    def write(self, files):
         for name, content in files.items():
-            path = self.folder / name.replace("__", "/").replace("_py", ".py").replace("_yaml", ".yaml")
+            path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
         return self
 
     def body(self, text):
-        return self.write(app_py=APP.replace("BODY", text))
+        return self.write({"app.py": APP.replace("BODY", text)})
 
     def command(self, *words, launcher="pool", sweeper="grid"):
         chosen = [f"hydra/sweeper={sweeper}", f"hydra/launcher={launcher}"]
@@ -105,7 +105,7 @@ class Application:
 
 @pytest.fixture
 def app(tmp_path):
-    return Application(tmp_path).write(conf__config_yaml=CONFIG).body("return cfg.x ** 2")
+    return Application(tmp_path).write({"conf/config.yaml": CONFIG}).body("return cfg.x ** 2")
 
 
 def test_an_unmodified_application_is_swept_and_a_second_call_runs_nothing(app):
@@ -191,7 +191,7 @@ train()
 
 def test_structured_configs_classes_and_resolvers_of_the_script_reach_the_workers(app):
     """And it has no ``if __name__ == "__main__"``."""
-    app.write(app_py=STRUCTURED)
+    app.write({"app.py": STRUCTURED})
     done = app("net=plain,deep", "x=2.5", "kind=SMALL,LARGE")
     assert "4 finished; " in done.stdout
     found = sorted((m["loss"], m["acc"], m["deep"]) for m in map(last, runs(app.out).values()))
@@ -209,19 +209,21 @@ def last(path):
 def test_an_application_that_is_a_module_of_a_package(app):
     """Its configuration comes from the package, too; it returns nothing."""
     app.write(
-        pkg____init___py="",
-        pkg__parts_py="def double(x):\n    return 2 * x\n",
-        pkg__conf__config_yaml="defaults: [_self_, db: small, extra: null]\nx: 1\n",
-        pkg__conf__db__small_yaml="rows: 1\n",
-        pkg__conf__db__large_yaml="rows: 9\n",
-        more__conf__db__huge_yaml="rows: 99\n",
-        more__conf__extra__one_yaml="value: 1\n",
-        more__conf__extra__two_yaml="value: 2\n",
+        {
+            "pkg/__init__.py": "",
+            "pkg/parts.py": "def double(x):\n    return 2 * x\n",
+            "pkg/conf/config.yaml": "defaults: [_self_, db: small, extra: null]\nx: 1\n",
+            "pkg/conf/db/small.yaml": "rows: 1\n",
+            "pkg/conf/db/large.yaml": "rows: 9\n",
+            "more/conf/db/huge.yaml": "rows: 99\n",
+            "more/conf/extra/one.yaml": "value: 1\n",
+            "more/conf/extra/two.yaml": "value: 2\n",
+        }
     )
-    app.write(pkg__app_py=APP.replace("import hydra\n", "import hydra\nfrom .parts import double\n", 1).replace(
+    app.write({"pkg/app.py": APP.replace("import hydra\n", "import hydra\nfrom .parts import double\n", 1).replace(
         "BODY", "assert double(cfg.x) == 2 * cfg.x; print('rows', cfg.db.rows); "
         "print('extra', cfg.extra.value) if 'extra' in cfg else None"
-    ))  # fmt: skip
+    )})  # fmt: skip
     app.entry = ["-m", "pkg.app"]
     done = app("x=1,2", "db=small,large,huge", f"hydra.searchpath=[file://{app.folder}/more/conf]")
     assert "6 finished; " in done.stdout
@@ -232,6 +234,19 @@ def test_an_application_that_is_a_module_of_a_package(app):
     assert "6 finished already" in app("x=1,2", "db=large,huge,small", more).stdout
     assert "2 to train" in app("extra=one,two", more).stdout  # a group that the search path alone has
     assert {"extra 1", "extra 2"} <= set(app("extra=one,two", "x=5", more).stdout.splitlines())
+
+
+def test_an_application_behind_a_console_script(app):
+    """Its function goes by reference, so that what its module has at the top need not be sent."""
+    script = APP.replace("log = ", "import threading\nLOCK = threading.Lock()\nlog = ").replace(
+        "BODY", "with LOCK: return 7"
+    )
+    app.write({"pkg/__init__.py": "", "pkg/conf/__init__.py": "", "pkg/conf/config.yaml": CONFIG, "pkg/app.py": script})
+    app.write({"console.py": "import sys\nfrom pkg.app import main\nsys.exit(main())\n"})
+    app.entry = ["console.py"]
+    assert "2 finished; " in app("x=1,2").stdout
+    app.entry = ["-m", "pkg.app"]
+    assert "2 finished already" in app("x=1,2").stdout
 
 
 def test_a_failure_is_isolated_shown_and_tried_again_by_the_next_call(app):
@@ -286,8 +301,9 @@ def test_ctrl_c_ends_it_and_the_same_command_continues(app):
 
 def test_hydra_s_own_directories_and_chdir_are_honoured(app):
     app.write(
-        conf__config_yaml=CONFIG
-        + """
+        {
+            "conf/config.yaml": CONFIG
+            + """
 hydra:
   job:
     chdir: true
@@ -297,6 +313,7 @@ hydra:
     dir: my_runs
     subdir: ${hydra.job.num}-${hydra.job.override_dirname}
 """
+        }
     ).body("Path('written.txt').write_text(os.environ['GREETING'])")
     app("x=1,2")
     for (x, num, name, directory, cwd), number in zip(app.calls, "01", strict=True):
@@ -313,7 +330,8 @@ hydra:
 
 def test_callbacks_are_called_as_by_hydra(app):
     app.write(
-        noted_py="""
+        {
+            "noted.py": """
 import os
 from hydra.experimental.callback import Callback
 
@@ -326,7 +344,8 @@ class Noted(Callback):
     def on_job_start(self, config, *, task_function, **_): self.note(f"start-{config.x}-{task_function.__name__}")
     def on_job_end(self, config, job_return, **_): self.note(f"end-{config.x}-{job_return.return_value}")
 """,
-        conf__config_yaml=CONFIG + "hydra: {callbacks: {noted: {_target_: noted.Noted}}}\n",
+            "conf/config.yaml": CONFIG + "hydra: {callbacks: {noted: {_target_: noted.Noted}}}\n",
+        }
     )
     app("x=1,2")
     words = [line[0] for line in app.calls if len(line) == 1]
@@ -341,7 +360,7 @@ def test_workers_of_a_dask_cluster_run_it(app, spawn, scheduler):
     script = STRUCTURED.replace("import os\n", "import os\nfrom pathlib import Path\nfrom parts import FACTOR, again\n")
     script = script.replace("net.width,", "again(net.width) * FACTOR,")
     script = script.replace("    return {", "    Path('here.txt').touch()\n    return {")
-    app.write(app_py=script, parts_py="FACTOR = 1\ndef again(x):\n    return x\n")
+    app.write({"app.py": script, "parts.py": "FACTOR = 1\ndef again(x):\n    return x\n"})
     words = (f"hydra.launcher.address={scheduler}", "hydra.sweep.dir=mine", "hydra.sweep.subdir=${net.width}")
     done = app("net=plain,deep", *words, launcher="dask")
     assert done.stderr == ""
@@ -349,7 +368,7 @@ def test_workers_of_a_dask_cluster_run_it(app, spawn, scheduler):
     assert sorted(last(path)["loss"] for path in runs(app.out).values()) == [4, 16]
     assert (app.folder / "here.txt").exists()
     assert sorted(path.name for path in (app.folder / "mine").iterdir() if path.is_dir()) == ["2", "8"]
-    app.write(parts_py="FACTOR = 100\ndef again(x):\n    return x + 1\n")
+    app.write({"parts.py": "FACTOR = 100\ndef again(x):\n    return x + 1\n"})
     done = app("net=plain,deep", *words, "hydra.sweeper.code=retrain", launcher="dask")
     assert "2 of 2 finished runs were made by other code (parts)" in done.stdout
     assert sorted(last(path)["loss"] for path in runs(app.out).values()) == [600, 1800]
@@ -380,7 +399,7 @@ def test_hydra_s_own_sweeper_and_launcher_go_with_ours(app):
 
 
 def test_options_say_which_keys_decide_and_where_results_go(app):
-    app.write(conf__config_yaml=CONFIG + "device: cpu\n").body("return cfg.x")
+    app.write({"conf/config.yaml": CONFIG + "device: cpu\n"}).body("return cfg.x")
     told = ("hydra.sweeper.budget=epochs", "hydra.sweeper.ignore=[device]", "hydra.sweeper.out=elsewhere")
     app("x=1,2", *told)
     app.out = app.folder / "elsewhere"
@@ -394,10 +413,10 @@ def test_options_say_which_keys_decide_and_where_results_go(app):
 
 def test_a_key_that_was_added_or_renamed_orphans_nothing(app):
     app("x=1,2")
-    app.write(conf__config_yaml=CONFIG + "dropout: 0.0\n")
+    app.write({"conf/config.yaml": CONFIG + "dropout: 0.0\n"})
     assert "2 finished already" not in app("x=1,2", "hydra.sweeper.dry_run=true").stdout
     assert "2 finished already" in app("x=1,2", "hydra.sweeper.added={dropout:0.0}").stdout
-    app.write(conf__config_yaml=CONFIG.replace("name:", "label:"))
+    app.write({"conf/config.yaml": CONFIG.replace("name:", "label:")})
     assert "2 finished already" in app("x=1,2", "hydra.sweeper.renamed={label:name}").stdout
     assert len(runs(app.out)) == 2
 
@@ -430,9 +449,9 @@ def test_runs_of_other_code_are_told_of_refused_or_trained_again(app, how):
 
 
 def test_a_function_that_cannot_be_sent_is_one_line_before_anything(app):
-    app.write(app_py=APP.replace("log = ", "import threading\nLOCK = threading.Lock()\nlog = ").replace(
+    app.write({"app.py": APP.replace("log = ", "import threading\nLOCK = threading.Lock()\nlog = ").replace(
         "BODY", "LOCK.acquire()"
-    ))  # fmt: skip
+    )})  # fmt: skip
     done = app("x=1,2", status=2)
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: function=app:main: cannot be sent to a worker, for it uses LOCK: cannot pickle")
@@ -448,7 +467,7 @@ def test_a_result_that_is_no_number_fails_its_run_and_names_it(app):
 
 
 def test_every_point_is_composed_and_checked_before_the_first_job(app):
-    app.write(conf__config_yaml=CONFIG + "need: ???\n").body("return cfg.need")
+    app.write({"conf/config.yaml": CONFIG + "need: ???\n"}).body("return cfg.need")
     assert "Could not override 'needs'" in app("x=1", "needs=1,2", status=1).stderr
     done = app("x=1,2", "hydra.sweeper.where='y > 1'", status=2)
     assert done.stderr.startswith("error: where=y > 1: there is no key y")
