@@ -58,11 +58,11 @@ def test_an_unmodified_hydra_application_is_swept(example, tmp_path):
     assert "6 finished;" in swept
     runs = sorted((tmp_path / "outputs" / "runs").iterdir())
     assert len(runs) == 6
-    assert all((path / "app.log").read_text().count("root mean square error") == 1 for path in runs)
+    assert all((path / "job" / "app.log").read_text().count("root mean square error") == 1 for path in runs)
     again = run("app.py", "--multirun", "model=linear,cubic", "seed=0,1,2", *GRID)
     assert "6 runs, 6 finished already" in again
     assert "to train" not in again
-    assert all((path / "app.log").read_text().count("root mean square error") == 1 for path in runs)
+    assert all((path / "job" / "app.log").read_text().count("root mean square error") == 1 for path in runs)
 
 
 @needs("sklearn")
@@ -112,7 +112,7 @@ def bits(folder):
         arrays = {name: file[name].tobytes() for name in file.files if name != "history"}
         history = np.delete(file["history"], list(file["columns"]).index("seconds"), axis=1).tobytes()
     assert any(name.startswith("state/optimizer") for name in arrays)
-    assert "rng/torch" in arrays
+    assert any(name.endswith("/torch") for name in arrays)  # the generator
     with open(run / "metrics.csv", newline="") as file:
         rows = [{name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)]
     return arrays, history, rows, (run / "steps.csv").read_bytes()
