@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.runs import conditions as where
 from sweeps.launch.grid import Grids, value_of
+from sweeps.runs import conditions as where
 from sweeps.runs.errors import InputError
 
 
