@@ -2,7 +2,8 @@
 
 The program's state (:mod:`sweeps.runs.state`) and the metrics so far. The metrics are there too (they are tiny) so that
 metrics.csv can be cut back or rebuilt from one consistent file. Members: the state's arrays under their own names,
-``state.json`` how they hang together, ``history`` (epochs, columns) float64 with ``columns``, its names.
+``state.json`` how they hang together, ``history`` (epochs, columns) float64 with ``columns``, its names, and
+``missing``, where a metric was not logged in every epoch.
 
 The archive's comment ends the file: the run's id, and the SHA-256 of every byte before it.
 """
@@ -50,6 +51,9 @@ def save(run: RunDir, tree: Any, history: Sequence[Row]) -> None:
         "columns": np.array(names),
         "history": np.array(rows, np.float64).reshape(-1, len(names)),
     }
+    missing = [[name not in row for name in names] for row in history]
+    if any(map(any, missing)):
+        own["missing"] = np.array(missing)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **own, **arrays)
     write_atomic(run.checkpoint, _seal(buffer.getvalue(), run.path.name), keep=run.checkpoint_before)
@@ -97,6 +101,7 @@ def load(path: Path) -> tuple[Any, list[Row]]:
                 return read_npy(archive, name, len(content), "biufcU", allowed="numbers or texts")
 
             members = set(archive.namelist())
+            missing = read("missing") if "missing.npy" in members else None
             if "state.json.npy" in members:
                 spec = read("state.json").tobytes()
                 tree = state.decode(spec, {name: read(name) for name in state.names(spec)})
@@ -105,21 +110,24 @@ def load(path: Path) -> tuple[Any, list[Row]]:
                 plain = [name.removesuffix(".npy") for name in sorted(members) if name != "history.npy"]
                 tree = {name: read(name) for name in plain}
                 names = metrics.columns(RunDir(path.parent).read_metrics()[:1])
-            return tree, _history(read("history"), names)
+            return tree, _history(read("history"), names, missing)
     except MemoryError:  # which is not the file's fault
         raise
     except (*UNREADABLE, DamagedRun, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
 
 
-def _history(table: Any, names: list[str]) -> list[Row]:
+def _history(table: Any, names: list[str], missing: Any) -> list[Row]:
     if table.ndim != 2 or table.shape[1] != len(names) or table.dtype != np.float64 or names[:1] != ["epoch"]:
         raise ValueError(f"history is {table.dtype}{table.shape} of {len(names)} columns")
     if not np.array_equal(table[:, 0], np.arange(1, len(table) + 1)):
         raise ValueError("history is not of the epochs 1, 2, 3, …")
+    there = np.ones(table.shape, bool) if missing is None else ~missing
+    if there.shape != table.shape or there.dtype != bool or not there[:, 0].all():
+        raise ValueError("missing is not of the history")
     return [
-        Row(epoch=int(values[0]), **{k: float(v) for k, v in zip(names[1:], values[1:], strict=True)})
-        for values in table
+        Row({"epoch": int(values[0])} | {names[i]: float(values[i]) for i in range(1, len(names)) if known[i]})
+        for values, known in zip(table, there, strict=True)
     ]
 
 

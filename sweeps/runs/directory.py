@@ -176,6 +176,10 @@ class RunDir:
         status, rows = self.read()
         if status is None:
             return None
+        if status.own_target:
+            if not status.state.is_result:
+                return None
+            epochs = max(status.target, len(rows))
         told = partial(Result.of, self.path, metric=status.metric, maximize=status.maximize, reused=True)
         has_stopped = (
             status.state == State.FINISHED and epochs <= status.target
@@ -212,6 +216,10 @@ class RunDir:
         content = metrics.table(history, names)
         write_atomic(self.metrics, content, durable=False)
         self._table = hashlib.sha256(content)
+
+    def forget_metrics(self) -> None:
+        """The next status does not vouch for the table."""
+        self._table = None
 
     def append_metrics(self, row: Row, names: Sequence[str]) -> None:
         """Add one whole row, on disk when this returns."""

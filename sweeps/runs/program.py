@@ -6,11 +6,13 @@ def train(cfg, run):
         run.log(loss=...)
 """
 
+import enum
 import inspect
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +148,10 @@ class Program:
             return self.prepare(values)
         epochs = 1
         if self.budget:
-            epochs = integer(ge=1, le=10**9)(self.budget, _get(values, self.budget))
+            asked = _get(values, self.budget)
+            if asked is _ABSENT:
+                raise InputError(self.budget, "???", "is missing; give it a value")
+            epochs = integer(ge=1, le=10**9)(self.budget, asked)
         identity = self.identity(values)
         run_id = f"{_slug(self.name)}-{digest(identity)[:10]}"
         return RunSpec(run_id, identity, epochs, Path(os.path.abspath(out)), values, canonical(values))
@@ -161,16 +166,21 @@ class Program:
             if (value := _drop(plain, new)) is not _ABSENT:
                 _put(plain, old, value)
         for key, default in self.added.items():
-            if _get(plain, key) == default:
-                _drop(plain, key)
+            found = _get(plain, key)
+            if found is not _ABSENT and digest({key: found}) == digest({key: _canonical(key, default)}):
+                _drop(plain, key)  # compared by digest, for which 1 is not True
         return plain
 
     def call(self, config: Any, run: "Run") -> Any:
         """The function, with its run if it takes one."""
         if self.prepare is None and isinstance(config, dict):
             from omegaconf import OmegaConf
+            from omegaconf.errors import OmegaConfBaseException
 
-            config = OmegaConf.create(config)
+            try:
+                config = OmegaConf.create(config)
+            except OmegaConfBaseException:  # NumPy's numbers, say
+                config = OmegaConf.create(canonical(config))
         return self.function(config, run) if self._takes_run else self.function(config)
 
     @property
@@ -235,7 +245,10 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: a value has no canonical form; names its key.
     """
-    return {_key(key): _canonical(_key(key), value) for key, value in values.items()}
+    plain = {_key(key): _canonical(_key(key), value) for key, value in values.items()}
+    if len(plain) < len(values):
+        raise InputError("config", ", ".join(map(repr, values)), "must not have a key twice")
+    return plain
 
 
 def _key(key: object) -> str:
@@ -245,22 +258,26 @@ def _key(key: object) -> str:
 
 
 def _canonical(key: str, value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, enum.Enum):
+        return str(value.name)
+    if value is None or isinstance(value, bool):
         return value
+    for plain in (int, str):  # a subclass is no type of JSON's or YAML's
+        if isinstance(value, plain):
+            return plain(value)
     if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            return str(value)
-        return value + 0.0
+        return str(float(value)) if not math.isfinite(value) else float(value) + 0.0
     if isinstance(value, Mapping):
-        return {_key(k): _canonical(f"{key}.{k}", v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, range)):
+        inner = {_key(k): _canonical(f"{key}.{k}", v) for k, v in value.items()}
+        if len(inner) < len(value):
+            raise InputError(key, ", ".join(map(repr, value)), "must not have a key twice")
+        return inner
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return [_canonical(f"{key}[{i}]", item) for i, item in enumerate(value)]
     if hasattr(value, "tolist") and hasattr(value, "dtype"):
         return _canonical(key, value.tolist())
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if hasattr(value, "name") and hasattr(type(value), "__members__"):  # an Enum
-        return str(value.name)
     raise InputError(key, value, f"a {type(value).__name__} has no canonical form; use numbers, texts, lists, mappings")
 
 
@@ -276,18 +293,25 @@ def _get(values: Any, key: str) -> Any:
 
 
 def _drop(values: dict[str, Any], key: str) -> Any:
-    *parents, last = key.split(".")
-    for parent in parents:
-        if not isinstance(values.get(parent), dict):
-            return _ABSENT
-        values = values[parent]
-    return values.pop(last, _ABSENT)
+    """Take it out, and its groups if nothing else is in them."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return values.pop(first, _ABSENT)
+    group = values.get(first)
+    if not isinstance(group, dict):
+        return _ABSENT
+    value = _drop(group, rest)
+    if value is not _ABSENT and not group:
+        del values[first]
+    return value
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise InputError("renamed", key, f"cannot be within {parent}, which has a value of its own")
     values[last] = value
 
 

@@ -18,7 +18,7 @@ def epochs(total: int, describe: Describe) -> Iterator[Callable[[Row], None]]:
     """Gives the function to call after each of ``total`` epochs."""
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
-        yield lambda row: print(f"epoch {row.epoch}/{total}  {describe(row)}", flush=True)
+        yield lambda row: print(f"epoch {row.epoch}/{max(total, row.epoch)}  {describe(row)}", flush=True)
         return
     columns = (
         TextColumn("epoch"),
@@ -34,7 +34,7 @@ def epochs(total: int, describe: Describe) -> Iterator[Callable[[Row], None]]:
 
 def summary(result: Result, epochs: int, describe: Describe) -> str:
     """How the run ended, its metrics at the last and the best epoch, and where it is."""
-    lines = [f"{result.state}{' already' if result.reused else ''}: {result.epoch}/{epochs} epochs"]
+    lines = [f"{result.state}{' already' if result.reused else ''}: {result.epoch}/{max(epochs, result.epoch)} epochs"]
     if result.error:
         lines[0] += f" ({result.error})"
     for name, row in (("last", result.last), ("best", result.best)):

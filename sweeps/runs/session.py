@@ -23,7 +23,7 @@ from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program, RunSpec
 from sweeps.runs.schema import integer
-from sweeps.runs.state import encode
+from sweeps.runs.state import check, encode
 from sweeps.runs.status import Result, State, Status, now
 from sweeps.runs.trackers import Tracking, Untracked, tracking
 
@@ -81,12 +81,14 @@ def train(
                 return Run(program, spec, stop, on_epoch)._train()
     except Interrupted as why:  # while waiting for the lock: the run is another's
         return Result.of(run.path, State.INTERRUPTED, (), str(why), signal=why.signum)
-    except PermissionError as error:
-        raise InputError("out", str(spec.out), f"cannot be written ({error.strerror}: {error.filename})") from error
-    except (NotADirectoryError, FileExistsError) as error:
-        if error.filename and not str(error.filename).startswith(str(spec.out)):
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        if not str(error.filename or spec.out).startswith(str(spec.out)):  # the training function's own
             raise
-        raise InputError("out", str(spec.out), f"must be a directory ({error.filename} is not)") from error
+        if isinstance(error, PermissionError):
+            said = f"cannot be written ({error.strerror}: {error.filename})"
+        else:
+            said = f"must be a directory ({error.filename} is not)"
+        raise InputError("out", str(spec.out), said) from error
 
 
 class Run:
@@ -109,7 +111,6 @@ class Run:
         self._names: list[str] = ["epoch"]
         self._row_names: tuple[str, ...] | None = None  # that an epoch of this session logs
         self._tree: Any = None  # of the checkpoint, until the function asks for it
-        self._put_back = False
         self._capture: Callable[[], Any] | None = None
         self._every = spec.checkpoint_every
         self._logged: list[dict[str, float]] = []  # in this epoch
@@ -151,20 +152,24 @@ class Run:
         """
         with self._stop.held():
             self._target = integer(ge=1, le=10**9)("epochs", self._spec.epochs if n is None else n)
-            self._every = every or self._every
-            capturing = functools.partial(_capture, state, tuple(rng))
-            state_is_given = state is not None or rng
-            if state_is_given:
-                encode(capturing())  # what cannot be saved is an error now
+            self._every = self._every if every is None else integer(ge=1)("every", every)
+            generators = (rng,) if isinstance(rng, str) else tuple(rng)
+            capturing = functools.partial(_capture, state, generators)
+            state_is_given = state is not None or bool(generators)
+            if state_is_given:  # what cannot be saved, or put back, is an error now
+                if state is not None:
+                    check(state)
+                encode(capturing())
             if self._tree is not None:
                 if not state_is_given:
                     raise InputError("state", "None", "is missing: the run goes on from a checkpoint")
-                _restore(state, self._tree)
+                _restore(state, generators, self._tree)
                 self._tree = None
             self._capture = capturing if state_is_given else None
         return self._epochs()
 
     def _epochs(self) -> Iterator[int]:
+        self._refuse_logged()
         if not self._recorded:
             self._record()
         for number in range(len(self._history) + 1, self._target + 1):
@@ -180,6 +185,13 @@ class Run:
             InputError: a value is not a number, or a name is not one.
         """
         self._logged.append(metrics.checked({**(values or {}), **metrics_}))
+        if self._recorded and self._in_epoch is None:
+            self._refuse_logged()
+
+    def _refuse_logged(self) -> None:
+        names = ", ".join(dict.fromkeys(name for values in self._logged for name in values))
+        if names:
+            raise InputError("metric", names, "is logged outside of the epochs; log it within one")
 
     def check(self) -> None:
         """Raise :class:`Interrupted` if the run is to end; called often, it keeps a signal from coming in between."""
@@ -227,8 +239,13 @@ class Run:
         run.write_config(self._spec.identity)
         run.write_metrics(self._history, self._names)
         if run.steps.exists():
-            with contextlib.suppress(DamagedRun):
-                run.write_steps([row for row in run.read_steps() if row[0] <= len(self._history)])
+            try:
+                steps = run.read_steps()
+            except DamagedRun as damage:
+                log.warning("%s; starting it again", damage)
+                steps = []
+            run.write_steps([row for row in steps if row[0] <= len(self._history)])
+        self._write_status(State.RUNNING)
 
     def _keep_tree(self, tree: Any) -> None:
         self._tree = tree
@@ -264,11 +281,14 @@ class Run:
             self._check_names(row)
             self._in_epoch = None
             steps = self._steps(number)
+            self._logged = []
             if steps:
                 self._dir.append_steps(steps)
             if set(row) <= set(self._names):
                 self._dir.append_metrics(row, self._names)
-            else:  # a name that no earlier epoch has
+            else:  # a name that no earlier epoch has: the status must not vouch for a table that is replaced
+                self._dir.forget_metrics()
+                self._write_status(State.RUNNING)
                 self._names = metrics.columns([*self._history, row])
                 self._dir.write_metrics([*self._history, row], self._names)
             is_last = number == self._target
@@ -309,12 +329,19 @@ class Run:
 
     def _finish(self, value: Any) -> None:
         """What is left when the function has returned: an epoch that it broke off at, or a run without epochs."""
-        if self._in_epoch is None and not self._history and not self._recorded:
+        if not self._recorded and self._history:
+            raise InputError(
+                "state", "None", "is missing: the run goes on from a checkpoint, and run.epochs is not called"
+            )
+        if not self._recorded:
             returned = result_of(value)
             self._record()
             self._target = self._in_epoch = 1
             if returned:
                 self._logged.append(returned)
+        last = self._history[-1] if self._history else Row()
+        if self._in_epoch is not None and not self._logged and set(last) > {"epoch", "seconds"}:
+            self._in_epoch = None  # broken off before it had anything to log: it was not trained
         if self._in_epoch is not None:
             if self._capture:
                 self._every = 1
@@ -326,6 +353,7 @@ class Run:
             Status.new(
                 state, epoch=len(self._history), target=max(self._target, self._spec.epochs), started=self._started,
                 error=error, program=program.source, metric=program.metric, maximize=program.maximize,
+                own_target=program.budget is None,
             )
         )  # fmt: skip
 
@@ -361,15 +389,24 @@ def result_of(value: Any) -> dict[str, float]:
 
 def _capture(state_: Any, rng: tuple[str, ...]) -> Any:
     tree = state.capture(state_) if state_ is not None else {}
-    return {"state": tree, "rng": state.capture_generators(rng)} if rng else tree
+    return {"state": tree, _GENERATORS: state.capture_generators(rng)} if rng else tree
 
 
-def _restore(state_: Any, tree: Any) -> None:
-    if isinstance(tree, Mapping) and set(tree) == {"state", "rng"}:
-        state.restore_generators(tree["rng"])
-        tree = tree["state"]
+def _restore(state_: Any, rng: tuple[str, ...], tree: Any) -> None:
+    saved: Mapping[str, Any] = {}
+    if isinstance(tree, Mapping) and set(tree) == {"state", _GENERATORS}:
+        saved, tree = tree[_GENERATORS], tree["state"]
+    if missing := [name for name in rng if name not in saved]:
+        raise InputError("rng", ", ".join(missing), "is not in the checkpoint that the run goes on from")
     if state_ is not None:
         state.restore(state_, tree)
+    elif not isinstance(tree, Mapping) or tree:
+        raise InputError("state", "None", "is missing: the run goes on from a checkpoint that has more than generators")
+    state.restore_generators(saved)
+
+
+_GENERATORS = "global generators"
+"""Beside the state in a checkpoint; no key that a state is likely to have."""
 
 
 class _Stop:
@@ -401,6 +438,7 @@ class _Stop:
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
         """While the training function runs, a signal ends it at once, unless it looks for signals itself."""
+        self.check()
         self._may_raise = True
         try:
             yield

@@ -24,13 +24,27 @@ Arrays = dict[str, NDArray[Any]]
 _GENERATORS = ("python", "numpy", "torch")
 
 
+def check(state: Any, path: str = "state") -> None:
+    """Whether it can be put back in place, which is better known before the first epoch than after a kill.
+
+    Raises:
+        InputError: it is a value of its own, as numbers, tuples and JAX arrays are.
+    """
+    in_place = (MutableMapping, list, np.random.Generator, random.Random)
+    if isinstance(state, np.ndarray):
+        if not state.flags.writeable:
+            raise InputError(path, "a read-only array", "cannot be restored in place; put it into a mapping")
+    elif not (isinstance(state, in_place) or _has_state_dict(state) or _is_of_torch(state) or _is_pair(state)):
+        raise InputError(path, f"a {type(state).__name__}", "cannot be restored in place; put it into a mapping")
+
+
 def capture(state: Any, path: str = "state") -> Any:
     """The state as a tree.
 
     Raises:
         InputError: a part cannot be saved without pickle; names it.
     """
-    if hasattr(state, "state_dict"):
+    if _has_state_dict(state):
         return state.state_dict()
     if isinstance(state, np.random.Generator):
         return state.bit_generator.state
@@ -49,23 +63,23 @@ def capture(state: Any, path: str = "state") -> Any:
     raise InputError(path, f"a {type(state).__name__}", "cannot be saved without pickle; give (save, load) functions")
 
 
-def restore(state: Any, tree: Any, path: str = "state") -> None:
-    """Put a captured tree back.
+def restore(state: Any, tree: Any, path: str = "state") -> Any:
+    """Put a captured tree back, in place where that can be; returns the state, or what takes its place.
 
     Raises:
         InputError: a part is of another kind or shape than when it was saved; names it.
     """
     try:
-        _restore(state, tree, path)
+        return _restored(state, tree, path)
     except (ValueError, TypeError, KeyError, IndexError, RuntimeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise InputError(path, "the checkpoint's", f"cannot be restored: {reason[0]}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(path, "the checkpoint's", f"cannot be restored: {reason[:500]}") from error
 
 
-def _restore(state: Any, tree: Any, path: str) -> None:
-    if hasattr(state, "load_state_dict"):
+def _restored(state: Any, tree: Any, path: str) -> Any:
+    if _has_state_dict(state):
         state.load_state_dict(tree)
     elif isinstance(state, np.random.Generator):
         state.bit_generator.state = tree
@@ -75,64 +89,89 @@ def _restore(state: Any, tree: Any, path: str) -> None:
         state.set_state(tree)
     elif _is_pair(state):
         state[1](tree)
-    elif isinstance(state, np.ndarray):
-        _same_array(path, state, tree)
-        state[...] = tree
     elif isinstance(state, Mapping):
-        _same_keys(path, state.keys(), tree)
-        for key, part in state.items():
-            _replace_or_restore(state, key, part, tree[key], f"{path}.{key}")
-    elif isinstance(state, list):
-        if not isinstance(tree, list) or len(tree) != len(state):
-            raise InputError(path, f"a list of {len(state)}", "is not what the checkpoint holds")
-        for i, part in enumerate(state):
-            _replace_or_restore(state, i, part, tree[i], f"{path}[{i}]")
+        return _restored_mapping(state, tree, path)
+    elif isinstance(state, (list, tuple)):
+        return _restored_sequence(state, tree, path)
+    elif hasattr(state, "shape") and hasattr(state, "dtype"):
+        return _restored_array(state, tree, path)
+    else:  # a number, a text, None
+        return tree
+    return state
+
+
+def _restored_mapping(state: Mapping[Any, Any], tree: Any, path: str) -> Any:
+    """One that is empty takes what there is: it is filled as training goes on."""
+    saved = tree if isinstance(tree, Mapping) else {}
+    if state and saved.keys() != state.keys():
+        odd = ", ".join(str(key) for key in [*state, *saved] if (key in state) != (key in saved))
+        raise InputError(
+            path,
+            f"with {', '.join(map(str, state))}",
+            f"is not what the checkpoint holds: {odd or type(tree).__name__}",
+        )
+    parts = {key: restore(state[key], part, f"{path}.{key}") if state else part for key, part in saved.items()}
+    if not isinstance(state, MutableMapping):
+        return type(state)(parts)  # type: ignore[call-arg]
+    for key, part in parts.items():
+        if key not in state or state[key] is not part:
+            state[key] = part
+    return state
+
+
+def _restored_sequence(state: Any, tree: Any, path: str) -> Any:
+    """A list of plain values may have grown since it began."""
+    if not isinstance(tree, list):
+        raise InputError(
+            path, f"a {type(state).__name__}", f"is not what the checkpoint holds, a {type(tree).__name__}"
+        )
+    if len(tree) == len(state):
+        parts = [restore(part, saved, f"{path}[{i}]") for i, (part, saved) in enumerate(zip(state, tree, strict=True))]
+    elif all(_is_leaf(part) and not hasattr(part, "shape") for part in state):
+        parts = tree
     else:
-        raise InputError(path, f"a {type(state).__name__}", "cannot be restored in place; put it into a mapping")
+        raise InputError(path, f"{len(state)} parts", f"is not what the checkpoint holds, {len(tree)}")
+    if isinstance(state, list):
+        state[:] = parts
+        return state
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
-def _replace_or_restore(parent: Any, key: Any, part: Any, tree: Any, path: str) -> None:
-    """Arrays of NumPy are filled; what cannot be changed in place (numbers, JAX arrays) is replaced in its mapping."""
-    is_plain = _is_leaf(part) and not isinstance(part, np.ndarray)
-    if is_plain and isinstance(parent, (MutableMapping, list)):
-        if hasattr(part, "shape"):
-            _same_array(path, part, tree)
-        parent[key] = _like(part, tree)
-    else:
-        restore(part, tree, path)
-
-
-def _like(part: Any, value: Any) -> Any:
-    """An array of the kind that the part is: NumPy's becomes JAX's again."""
-    module = type(part).__module__
-    if isinstance(value, np.ndarray) and module.startswith(("jax", "jaxlib")):
-        import jax.numpy
-
-        return jax.numpy.asarray(value)
-    return value
-
-
-def _same_array(path: str, array: Any, saved: Any) -> None:
+def _restored_array(array: Any, saved: Any, path: str) -> Any:
+    """NumPy's and PyTorch's are filled; of others, and of NumPy's scalars, there is a new one of the same kind."""
     found = f"{getattr(saved, 'dtype', type(saved).__name__)}{list(getattr(saved, 'shape', ()))}"
     wanted = f"{array.dtype}{list(array.shape)}"
     if found != wanted:
         raise InputError(path, wanted, f"is not what the checkpoint holds, {found}")
+    if isinstance(array, np.ndarray) and array.flags.writeable:
+        array[...] = saved
+        return array
+    if _is_of_torch(array):
+        array.data.copy_(saved)
+        return array
+    if isinstance(array, np.generic):
+        return saved[()]
+    if type(array).__module__.startswith(("jax", "jaxlib")):
+        import jax.numpy
+
+        return jax.numpy.asarray(saved)
+    return saved
 
 
-def _same_keys(path: str, keys: Any, tree: Any) -> None:
-    saved = set(tree) if isinstance(tree, Mapping) else set()
-    if saved != set(keys):
-        raise InputError(
-            path, ", ".join(map(str, keys)), f"is not what the checkpoint holds, {', '.join(map(str, saved))}"
-        )
+def _has_state_dict(state: Any) -> bool:
+    return hasattr(state, "state_dict") and hasattr(state, "load_state_dict")
 
 
 def _is_pair(state: Any) -> bool:
     return isinstance(state, tuple) and len(state) == 2 and all(map(callable, state))
 
 
+def _is_of_torch(state: Any) -> bool:
+    return type(state).__module__.split(".")[0] == "torch"
+
+
 def _is_torch_generator(state: Any) -> bool:
-    return type(state).__module__.split(".")[0] in ("torch",) and hasattr(state, "get_state")
+    return _is_of_torch(state) and hasattr(state, "get_state")
 
 
 def _is_leaf(value: Any) -> bool:
@@ -196,19 +235,15 @@ def encode(tree: Any) -> tuple[bytes, Arrays]:
 def _encode(value: Any, path: str, arrays: Arrays) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, float):
+    if isinstance(value, float) and not isinstance(value, np.generic):
         return {"float": value.hex()}
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype.kind not in "biufcU":
-            raise InputError(path or "state", f"an array of {value.dtype}", "cannot be saved")
-        return {"array": _add(arrays, path, np.asarray(value))}
     if isinstance(value, bytes):
         return {"bytes": _add(arrays, path, np.frombuffer(value, np.uint8))}
     module = type(value).__module__.split(".")[0]
     if module == "torch" and hasattr(value, "detach"):
         return _encode_tensor(value, path, arrays)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):  # JAX's and others'
-        return {"array": _add(arrays, path, np.asarray(value))}
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return {"array": _add(arrays, path, _array(value, path))}
     if isinstance(value, Mapping):
         pairs = list(value.items())
         if all(isinstance(key, str) for key, _ in pairs):
@@ -221,6 +256,17 @@ def _encode(value: Any, path: str, arrays: Arrays) -> Any:
     raise InputError(path or "state", f"a {type(value).__name__}", "cannot be saved without pickle; give (save, load)")
 
 
+def _array(value: Any, path: str) -> NDArray[Any]:
+    """NumPy's own, of JAX's and others."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(path or "state", f"an array of {value.dtype}", f"cannot be saved ({error})") from error
+    if array.dtype.kind not in "biufcU":
+        raise InputError(path or "state", f"an array of {array.dtype}", "cannot be saved; give (save, load) functions")
+    return array
+
+
 def _encode_tensor(tensor: Any, path: str, arrays: Arrays) -> Any:
     import torch
 
@@ -231,19 +277,21 @@ def _encode_tensor(tensor: Any, path: str, arrays: Arrays) -> Any:
 
 
 def _add(arrays: Arrays, path: str, array: NDArray[Any]) -> str:
-    name = path or "value"
-    if name in arrays or name.split("/")[0] in RESERVED:
-        raise InputError("state", name, "is a name that the checkpoint uses itself")
+    """Under its path, or one that no other member of the archive has."""
+    name = f"state/{path or 'value'}" if path in RESERVED else path
+    while name in arrays:
+        name += "_"
     arrays[name] = array
     return name
 
 
 def _join(path: str, key: object) -> str:
-    text = str(key).replace("/", "_")
+    text = "".join(c if c.isprintable() and c != "/" else "_" for c in str(key)[:100])
     return f"{path}/{text}" if path else text
 
 
-RESERVED = ("history", "columns", "state.json")
+RESERVED = ("", "history", "columns", "missing", "state.json", "file", "allow_pickle")
+"""Names of the checkpoint's own, and of :func:`numpy.savez`'s arguments."""
 
 
 def decode(spec: bytes, arrays: Mapping[str, NDArray[Any]]) -> Any:

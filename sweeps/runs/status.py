@@ -54,16 +54,18 @@ class Status:
     metric: str | None = None
     """What the program judges an epoch by."""
     maximize: bool = True
+    own_target: bool = False
+    """The target is the training function's own, for its program declares no budget that could ask for another."""
 
     @classmethod
     def new(
         cls, state: State, *, epoch: int, target: int, started: str, error: str | None = None,
-        program: str | None = None, metric: str | None = None, maximize: bool = True,
+        program: str | None = None, metric: str | None = None, maximize: bool = True, own_target: bool = False,
     ) -> "Status":  # fmt: skip
         """A status of this process, as of now."""
         return cls(
             state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error,
-            program=program, metric=metric, maximize=maximize,
+            program=program, metric=metric, maximize=maximize, own_target=own_target,
         )  # fmt: skip
 
 
