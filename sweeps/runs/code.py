@@ -135,7 +135,7 @@ def package_digest(module: str) -> str:
 
 def folder_of(program: "Program") -> Path:
     """Where the program's sources are."""
-    file = program.main or _file_of(program.function.__module__)
+    file = program.main or _file_of(program.source.rpartition(":")[0])
     return Path(file).resolve().parent if file else Path.cwd()
 
 
