@@ -56,7 +56,6 @@ class Task:
                 root.handlers[:], root.level = handlers, level
         return ret.return_value
 
-
     def __reduce__(self) -> tuple[Any, ...]:
         """To a worker by reference where ``@hydra.main`` left it in a module, e.g. that of a console script."""
         module, name = getattr(self.function, "__module__", None), getattr(self.function, "__qualname__", "")

@@ -36,14 +36,15 @@ _FOREIGN = tuple(
 
 def own_modules() -> dict[str, str]:
     """Name → file of every imported module that is the user's own."""
-    found = {}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py") and name != "__mp_main__":
-            path = _real(file)
-            if not path.startswith(_FOREIGN):
-                found[name] = path
-    return found
+    files = ((name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items()))
+    return {name: path for name, file in files if type(file) is str and (path := _own(file)) and name != "__mp_main__"}
+
+
+@functools.cache
+def _own(file: str) -> str:
+    """The real path of a source of the user's own; empty for any other file."""
+    path = os.path.realpath(file)
+    return path if file.endswith(".py") and not path.startswith(_FOREIGN) else ""
 
 
 def fingerprint(program: "Program") -> dict[str, str]:
@@ -173,8 +174,3 @@ def _digest_when_imported(name: str, path: str) -> str | None:
 @functools.lru_cache(maxsize=4096)
 def _remembered(path: str, size: int, mtime_ns: int, inode: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-@functools.cache
-def _real(path: str) -> str:
-    return os.path.realpath(path)
