@@ -4,7 +4,7 @@
     activ=relu,gelu                    short, without blanks: one of these
     lr<=0.01   state!=failed           short, too
 
-An expression is evaluated by walking the parsed expression: comparisons, ``and``/``or``/``not``, ``in``, arithmetic, numbers, texts
+An expression is evaluated by walking its parse: comparisons, ``and``/``or``/``not``, ``in``, arithmetic, numbers, texts
 and lists. There is nothing in it to call, to index or to look up but the point's own keys.
 """
 
