@@ -388,7 +388,7 @@ def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Resul
         timed = [(program.cost(by_id[result.run_id].spec.config), result.last) for result in ended]
         speed = estimate.speed(program, timed)
         total = sum(epochs for _, epochs in todo)
-        parts.append(f"{len(left)} to train ({total} epochs)" if total != len(left) else f"{len(left)} to train")
+        parts.append(f"{len(left)} to train ({total} epochs)" if program.budget else f"{len(left)} to train")
         on = f"on {slots} worker{'s' if slots > 1 else ''}"
         if speed:
             seconds = estimate.parallel_seconds([cost * epochs / speed for cost, epochs in todo], slots)
