@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sweeps.runs.program import program as program
     from sweeps.runs.session import Run as Run
     from sweeps.runs.session import current_run as current_run
+    from sweeps.runs.session import run as run
     from sweeps.runs.status import Result as Result
 
 _EXPORTS = {
@@ -33,6 +34,7 @@ _EXPORTS = {
     "load": "sweeps.read.collect",
     "main": "sweeps.launch.main",
     "program": "sweeps.runs.program",
+    "run": "sweeps.runs.session",
     "sweep": "sweeps.launch.sweep",
 }
 

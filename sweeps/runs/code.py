@@ -12,13 +12,10 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sweeps.runs.program import Program
+from typing import Any, Protocol
 
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 _FOREIGN = tuple(
@@ -34,6 +31,25 @@ _FOREIGN = tuple(
 )
 
 
+class Fingerprinted(Protocol):
+    """What matters of a program here."""
+
+    @property
+    def function(self) -> Callable[..., Any]: ...
+
+    @property
+    def source(self) -> str:
+        """``module:name``"""
+
+    @property
+    def main(self) -> str | None:
+        """The file of ``__main__``, if the function is from there."""
+
+    @property
+    def sources(self) -> Mapping[str, str] | None:
+        """What the sender said of code that is sent by value."""
+
+
 def own_modules() -> dict[str, str]:
     """Name → file of every imported module that is the user's own."""
     files = ((name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items()))
@@ -47,7 +63,7 @@ def _own(file: str) -> str:
     return path if file.endswith(".py") and not path.startswith(_FOREIGN) else ""
 
 
-def fingerprint(program: "Program") -> dict[str, str]:
+def fingerprint(program: Fingerprinted) -> dict[str, str]:
     """Name → SHA-256 of the source of every module of the user's own, and of what was sent by value.
 
     A module's digest is that of its first run in this process: an edit while a sweep runs does not reach the modules
@@ -59,7 +75,7 @@ def fingerprint(program: "Program") -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if digest} | dict(sources(program))
 
 
-def changed(recorded: Mapping[str, str], program: "Program") -> list[str]:
+def changed(recorded: Mapping[str, str], program: Fingerprinted) -> list[str]:
     """The recorded modules and functions whose source is another one now, or cannot be found."""
     now = sources(program)
     return [
@@ -69,7 +85,7 @@ def changed(recorded: Mapping[str, str], program: "Program") -> list[str]:
     ]
 
 
-def sources(program: "Program") -> Mapping[str, str]:
+def sources(program: Fingerprinted) -> Mapping[str, str]:
     """SHA-256 of what goes to workers by value: the main script, or functions and classes of a notebook by name.
 
     On a worker it is what the sender said.
@@ -134,7 +150,7 @@ def package_digest(module: str) -> str:
     return total.hexdigest()
 
 
-def folder_of(program: "Program") -> Path:
+def folder_of(program: Fingerprinted) -> Path:
     """Where the program's sources are."""
     file = program.main or _file_of(program.source.rpartition(":")[0])
     return Path(file).resolve().parent if file else Path.cwd()

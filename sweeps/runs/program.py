@@ -15,17 +15,13 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
 from sweeps.runs.identity import digest
 from sweeps.runs.metrics import Row
 from sweeps.runs.schema import integer
-
-if TYPE_CHECKING:
-    from sweeps.runs.session import Run
-    from sweeps.runs.status import Result
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def _lacks_nothing(spec: RunSpec) -> str | None:
 
 @dataclass(frozen=True)
 class Program:
-    """A training function with its declarations; calling it trains one configuration.
+    """A training function with its declarations; see :func:`sweeps.run` and :func:`sweeps.sweep`.
 
     Args:
         function: ``function(cfg)`` or ``function(cfg, run)``. What it returns (a number, or a mapping of names to
@@ -171,7 +167,7 @@ class Program:
                 _drop(plain, key)  # compared by digest, for which 1 is not True
         return plain
 
-    def call(self, config: Any, run: "Run") -> Any:
+    def call(self, config: Any, run: object) -> Any:
         """The function, with its run if it takes one."""
         if self.prepare is None and isinstance(config, dict):
             from omegaconf import OmegaConf
@@ -192,15 +188,9 @@ class Program:
         positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         return len([p for p in positional if p.default is p.empty]) >= 2 or any(p.name == "run" for p in positional[1:])
 
-    def __call__(self, config: Mapping[str, Any], *, out: str | Path = "outputs", **options: Any) -> "Result":
-        """Train one configuration in this process; see :func:`sweeps.runs.session.train`."""
-        from sweeps.runs.session import train
-
-        return train(self, self.spec(_plain(config), out=out), **options)
-
 
 def program(
-    function: Callable[..., Any] | None = None,
+    function: "Callable[..., Any] | Program | None" = None,
     *,
     name: str | None = None,
     budget: str | None = None,
@@ -217,7 +207,7 @@ def program(
         InputError: it is no function that can be called with a configuration.
     """
 
-    def decorate(function: Callable[..., Any]) -> Program:
+    def decorate(function: Callable[..., Any] | Program) -> Program:
         if isinstance(function, Program):
             return function
         if not callable(function):
@@ -319,7 +309,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:60] or "run"
 
 
-def _plain(config: Any) -> Mapping[str, Any]:
+def plain(config: Any) -> Mapping[str, Any]:
     if type(config).__module__.startswith("omegaconf"):
         from omegaconf import OmegaConf
 

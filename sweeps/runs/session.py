@@ -21,7 +21,8 @@ from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import Busy, DamagedRun, Diverged, InputError, Interrupted
 from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
-from sweeps.runs.program import Program, RunSpec
+from sweeps.runs.program import Program, RunSpec, plain
+from sweeps.runs.program import program as as_program
 from sweeps.runs.schema import integer
 from sweeps.runs.state import check, encode
 from sweeps.runs.status import Result, State, Status, now
@@ -38,6 +39,19 @@ _current: contextvars.ContextVar["Run | None"] = contextvars.ContextVar("run", d
 def current_run() -> "Run | None":
     """The run that this thread trains, if it does."""
     return _current.get()
+
+
+def run(
+    function: Program | Callable[..., Any],
+    config: Mapping[str, Any],
+    *,
+    out: str | Path = "outputs",
+    on_epoch: Callable[[Row], None] | None = None,
+    wait: bool = True,
+) -> Result:
+    """Train one configuration in this process: ``sweeps.run(train, {"lr": 0.1})``; see :func:`train`."""
+    program = as_program(function)
+    return train(program, program.spec(plain(config), out=out), on_epoch=on_epoch, wait=wait)
 
 
 def train(
