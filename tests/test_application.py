@@ -221,8 +221,8 @@ def test_an_application_that_is_a_module_of_a_package(app):
         }
     )
     app.write({"pkg/app.py": APP.replace("import hydra\n", "import hydra\nfrom .parts import double\n", 1).replace(
-        "BODY", "assert double(cfg.x) == 2 * cfg.x; print('rows', cfg.db.rows); "
-        "print('extra', cfg.extra.value) if 'extra' in cfg else None"
+        "BODY", "assert double(cfg.x) == 2 * cfg.x; print(f'rows {cfg.db.rows}\\n', end=''); "
+        "print(f'extra {cfg.extra.value}\\n', end='') if 'extra' in cfg else None"
     )})  # fmt: skip
     app.entry = ["-m", "pkg.app"]
     done = app("x=1,2", "db=small,large,huge", f"hydra.searchpath=[file://{app.folder}/more/conf]")
