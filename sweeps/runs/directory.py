@@ -72,7 +72,7 @@ class RunDir:
         """For what is written in place; files that are replaced whole replace a link as well."""
         hydra = self.path / ".hydra"
         in_place = (hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
-        for path in (self.path.parent, self.path, hydra, self.log, self._lock, *in_place):
+        for path in (self.path.parent, self.path, self.path / "job", hydra, self.log, self._lock, *in_place):
             if path.is_symlink():
                 raise linked(path)
         if self.log.exists() and not self.log.is_file():

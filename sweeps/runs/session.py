@@ -530,7 +530,10 @@ def _log_to(run: RunDir, program: Program) -> Iterator[None]:
     handler = _RunLog(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     own = program.function.__module__.partition(".")[0]
-    loggers = [_journal, *(logging.getLogger(name) for name in ("sweeps.runs", own) if name != "__main__")]
+    loggers = [
+        _journal,
+        *(logging.getLogger(name) for name in ("sweeps.runs", own) if name not in ("__main__", "sweeps")),
+    ]
     for logger in loggers:
         logger.addHandler(handler)
     try:
