@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from hydra import version
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.launch.grid import value_of
 from sweeps.launch.job import Job
+from sweeps.launch.sending import dumps
 from sweeps.runs.errors import InputError
 from sweeps.runs.program import Program, main_file
 from sweeps.runs.session import train
@@ -121,8 +121,7 @@ def freeze(config: DictConfig) -> bytes:
         InputError: something in it cannot be sent.
     """
     try:
-        frozen: bytes = cloudpickle.dumps(config)
-        return frozen
+        return dumps(config)
     except Exception as error:  # whatever an object's own pickling raises
         raise InputError("config", config.hydra.job.id, f"cannot be sent to a worker: {error}") from None
 

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-import cloudpickle
-
 from sweeps.launch.job import Job, epochs_done, execute
+from sweeps.launch.sending import dumps
 from sweeps.runs.provenance import cores
 from sweeps.runs.schema import integer, optional
 from sweeps.runs.status import Result, State
@@ -93,7 +92,7 @@ class Pool:
     def submit(self, job: Job) -> Future[Result]:
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()  # it cannot be cancelled
-        self._queue.append((job, cloudpickle.dumps(job), future))  # its values may be of classes of __main__
+        self._queue.append((job, dumps(job), future))  # its values may be of classes of __main__
         self._wake()
         if self._closed:  # the supervisor may not have seen it
             self._finish_queue(_not_begun)

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import importlib
 import inspect
-import io
 import os
 import pickle
 import sys
@@ -18,8 +17,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
-
-import cloudpickle
 
 from sweeps.runs import code
 from sweeps.runs.errors import InputError
@@ -129,7 +126,7 @@ def _by_value(program: Program) -> dict[str, Any]:
     if "hydra" in sys.modules:
         parts["singletons"] = _singletons()
     try:
-        cloudpickle.dumps(parts)
+        dumps(parts)
     except Exception:  # something that the function may not need
         parts = {key: value for key, value in parts.items() if key in ("program", "registries")}
         if "hydra" in sys.modules:
@@ -150,7 +147,7 @@ def _definitions() -> dict[str, Any]:
 
 def _goes(value: Any) -> bool:
     with contextlib.suppress(Exception):
-        cloudpickle.dumps(value)
+        dumps(value)
         return True
     return False
 
@@ -203,6 +200,12 @@ def _dumps(parts: Mapping[str, Any]) -> bytes:
     parts = {key: value for key, value in parts.items() if value}
     if set(parts) == {"at"}:  # which any pickle can read, without cloudpickle
         return pickle.dumps(parts)
-    buffer = io.BytesIO()
-    cloudpickle.CloudPickler(buffer).dump(parts)
-    return buffer.getvalue()
+    return dumps(parts)
+
+
+def dumps(value: Any) -> bytes:
+    """Pickled, with what is of ``__main__`` by value."""
+    import cloudpickle  # which a single run does not need, and Hydra imports this module at every start
+
+    content: bytes = cloudpickle.dumps(value)
+    return content

@@ -11,7 +11,6 @@ import inspect
 import os
 import site
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -21,7 +20,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 _FOREIGN = tuple(
     os.path.realpath(folder) + os.sep
     for folder in {
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        os.path.dirname(os.__file__),  # the standard library's; sysconfig would take milliseconds to say so
         *getattr(site, "getsitepackages", list)(),
         site.getusersitepackages() or "",
         os.path.join(_PACKAGE, os.pardir, "hydra_plugins"),
