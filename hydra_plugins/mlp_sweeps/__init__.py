@@ -1,12 +1,16 @@
-"""Where Hydra looks for plugins. What they do is in :mod:`sweeps`, imported when one is used."""
+"""Where Hydra looks for plugins.
 
-from typing import Any
+Hydra imports this module at every start of every application, so what the plugins do is imported from :mod:`sweeps`
+only when one of them is chosen.
+"""
+
+import importlib
+from typing import Any, ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-
-from sweeps.launch import plugins
-from sweeps.search import plugins as search
+from hydra.plugins.sweeper import Sweeper
 
 
 class SweepsSearchPath(SearchPathPlugin):
@@ -16,45 +20,53 @@ class SweepsSearchPath(SearchPathPlugin):
         search_path.append("mlp-sweeps", "pkg://sweeps.conf")
 
 
-class GridSweeper(plugins.GridSweeper):
+class _Chosen:
+    """A plugin that becomes what ``home`` (module:name) makes of its options."""
+
+    home: ClassVar[str]
+
+    def __new__(cls, **options: Any) -> Any:
+        module, _, name = cls.home.partition(":")
+        return getattr(importlib.import_module(module), name)(**options)
+
+    def setup(self, **_: Any) -> None: ...
+
+    def sweep(self, arguments: list[str]) -> Any: ...
+
+    def launch(self, job_overrides: Any, initial_job_idx: int) -> Any: ...
+
+
+class GridSweeper(_Chosen, Sweeper):
     """hydra/sweeper=grid"""
 
+    home = "sweeps.launch.plugins:GridSweeper"
 
-class OptunaSweeper(search.OptunaSweeper):
+
+class OptunaSweeper(_Chosen, Sweeper):
     """hydra/sweeper=optuna"""
 
+    home = "sweeps.search.plugins:OptunaSweeper"
 
-class HalvingSweeper(search.HalvingSweeper):
+
+class HalvingSweeper(_Chosen, Sweeper):
     """hydra/sweeper=halving"""
 
+    home = "sweeps.search.plugins:HalvingSweeper"
 
-class PoolLauncher(plugins.SweepLauncher):
+
+class PoolLauncher(_Chosen, Launcher):
     """hydra/launcher=pool"""
 
-    def __init__(self, workers: int | None, threads: int, **policy: Any) -> None:
-        from sweeps.launch.pool import Pool, workers_for
-
-        slots = workers_for(workers, threads)
-        super().__init__(lambda: Pool(workers=slots, threads=threads), slots, threads, policy)
+    home = "sweeps.launch.plugins:pool"
 
 
-class DaskLauncher(plugins.SweepLauncher):
+class DaskLauncher(_Chosen, Launcher):
     """hydra/launcher=dask, slurm, pbs, sge, lsf"""
 
-    def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
-        from sweeps.launch.dask import Dask, Options
-
-        policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
-        checked = Options.of(threads=threads, **options)
-        super().__init__(lambda: Dask(checked), checked.expected_slots, checked.threads, policy)
+    home = "sweeps.launch.plugins:dask"
 
 
-class RayLauncher(plugins.SweepLauncher):
+class RayLauncher(_Chosen, Launcher):
     """hydra/launcher=ray"""
 
-    def __init__(self, threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> None:
-        from sweeps.launch.ray import Options, Ray
-
-        policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
-        checked = Options.of(threads=threads, **options)
-        super().__init__(lambda: Ray(checked), 1, checked.threads, policy)
+    home = "sweeps.launch.plugins:ray"

@@ -1,4 +1,4 @@
-"""What Hydra sees: the sweeper ``grid`` and the launchers over the scheduler (subclassed in hydra_plugins)."""
+"""What Hydra sees: the sweeper ``grid`` and the launchers over the scheduler (hydra_plugins names them)."""
 
 import contextlib
 import hashlib
@@ -334,6 +334,32 @@ class SweepLauncher(Launcher):
                     sys.exit(status)
         by_id = {result.run_id: result for result in results}
         return [job_return(job, by_id[job.run_id]) for job in jobs]
+
+
+def pool(workers: int | None, threads: int, **policy: Any) -> SweepLauncher:
+    """The launcher of local processes."""
+    from sweeps.launch.pool import Pool, workers_for
+
+    slots = workers_for(workers, threads)
+    return SweepLauncher(lambda: Pool(workers=slots, threads=threads), slots, threads, policy)
+
+
+def dask(threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> SweepLauncher:
+    """The launcher of a Dask cluster's workers."""
+    from sweeps.launch.dask import Dask, Options
+
+    policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
+    checked = Options.of(threads=threads, **options)
+    return SweepLauncher(lambda: Dask(checked), checked.expected_slots, checked.threads, policy)
+
+
+def ray(threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> SweepLauncher:
+    """The launcher of a Ray cluster's nodes."""
+    from sweeps.launch.ray import Options, Ray
+
+    policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
+    checked = Options.of(threads=threads, **options)
+    return SweepLauncher(lambda: Ray(checked), 1, checked.threads, policy)
 
 
 @contextlib.contextmanager

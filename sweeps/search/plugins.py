@@ -1,4 +1,4 @@
-"""What Hydra sees of searches: the sweepers ``optuna`` and ``halving`` (subclassed in hydra_plugins)."""
+"""What Hydra sees of searches: the sweepers ``optuna`` and ``halving`` (hydra_plugins names them)."""
 
 import contextlib
 import hashlib
