@@ -9,10 +9,12 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,10 +24,11 @@ from sweeps.runs import program as programs
 from sweeps.runs import progress
 from sweeps.runs.command import fail
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.program import Program
+from sweeps.runs.program import Program, RunSpec
 from sweeps.runs.schema import suggest
 from sweeps.runs.session import train
 from sweeps.runs.status import Result
+from sweeps.runs.trackers import choice
 
 
 def main(
@@ -64,7 +67,7 @@ def command_line(
     results: list[Result] = []  # Hydra's main returns nothing
 
     def task(cfg: DictConfig) -> Result:
-        spec = program.spec(plain(cfg))
+        spec = _spec(program, cfg, HydraConfig.get().sweeper)
         with progress.epochs(spec.epochs, program.describe) as show:
             result = train(program, spec, on_epoch=show)
         print(progress.summary(result, spec.epochs, program.describe))
@@ -114,11 +117,20 @@ def _ours(words: Iterable[str]) -> list[str]:
     return [f"{key}={value}" for key, value in wanted.items() if key not in given]
 
 
+def _spec(program: Program, cfg: DictConfig, sweeper: DictConfig) -> RunSpec:
+    """The run of a configuration, in the results tree and with the tracker that a sweep of it would have."""
+    spec = program.spec(plain(cfg), out=sweeper.get("out") or "outputs")
+    tracker = sweeper.get("tracker")
+    if tracker is None:
+        return spec
+    return replace(spec, tracker=choice(OmegaConf.to_container(tracker) if OmegaConf.is_config(tracker) else tracker))
+
+
 def _register(program: Program) -> None:
     """``${run_id:}`` and ``${run_dir:}``: name the run, and check everything before Hydra makes its directory."""
 
     def spec(root: DictConfig) -> Any:
-        found = program.spec(plain(root))
+        found = _spec(program, root, root.hydra.sweeper)
         found.run.refuse_links()  # Hydra writes there, too
         return found
 
