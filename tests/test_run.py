@@ -747,12 +747,12 @@ def test_it_needs_neither_hydra_nor_pandas_nor_mlp():
 def test_a_single_run_goes_where_a_sweep_of_it_would(tmp_path):
     (tmp_path / "config.yaml").write_text("x: 1\n")
     (tmp_path / "app.py").write_text(
-        "import sweeps\n\n@sweeps.main(config_path='.', config_name='config')\ndef square(cfg):\n    return cfg.x**2\n\n"
-        "square()\n"
+        "import sweeps\n@sweeps.main(config_path='.', config_name='config')\n"
+        "def square(cfg):\n    return cfg.x**2\nsquare()\n"
     )
     words = [sys.executable, "app.py", "hydra.sweeper.out=there"]
     single = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert "finished: 1/1" in single.stdout
-    swept = subprocess.run([*words, "--multirun", "x=1,2"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    swept = subprocess.run([*words, "x=1,2", "--multirun"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "2 finished (1 of them before)" in swept.stdout, swept.stderr
     assert not (tmp_path / "outputs").exists()

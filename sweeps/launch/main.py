@@ -84,7 +84,7 @@ def command_line(
         traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
         words = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-        sys.argv[1:] = words if own_directory else [*words, *_ours(words)]
+        sys.argv[1:] = words if own_directory else _with_ours(words)
         try:
             if config_path and "://" not in config_path:
                 refuse_unnamed_choices(words, Path(config_path))
@@ -105,8 +105,8 @@ def command_line(
     return main
 
 
-def _ours(words: Iterable[str]) -> list[str]:
-    """What a configuration that says nothing of us needs, unless the command line says otherwise."""
+def _with_ours(words: list[str]) -> list[str]:
+    """The command line, with what a configuration that says nothing of us needs, unless it says otherwise itself."""
     given = {word.lstrip("+~").partition("=")[0] for word in words}
     wanted = {
         "hydra/sweeper": "grid",
@@ -114,7 +114,10 @@ def _ours(words: Iterable[str]) -> list[str]:
         "hydra.run.dir": "${run_dir:}",
         "hydra.job.chdir": "false",
     }
-    return [f"{key}={value}" for key, value in wanted.items() if key not in given]
+    ours = [f"{key}={value}" for key, value in wanted.items() if key not in given]
+    overrides = (i for i, word in enumerate(words) if word[:1] == "~" or (word[:1] != "-" and "=" in word))
+    place = next(overrides, len(words))  # beside the user's: Hydra's parser wants all of them in one place
+    return [*words[:place], *ours, *words[place:]]
 
 
 def _spec(program: Program, cfg: DictConfig, sweeper: DictConfig) -> RunSpec:
