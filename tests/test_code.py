@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from sweeps.runs.directory import RunDir
+from sweeps.runs.session import recorded_code
+
 SCRIPT = """
 import sweeps
 
@@ -63,3 +66,9 @@ def test_an_edit_during_a_sweep_is_not_taken_for_what_ran(tmp_path):
     assert process.returncode == 0
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert "4 of 4 finished runs were made by other code (__main__, helper)" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_pipe_in_place_of_the_provenance_is_not_waited_for(tmp_path):
+    run = RunDir(tmp_path)
+    os.mkfifo(run.provenance)
+    assert recorded_code(run) is None

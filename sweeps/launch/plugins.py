@@ -116,10 +116,6 @@ class LaunchingSweeper(Sweeper):
         loader = self.hydra_context.config_loader
         return Planner(loader, self.config, self.program, Path(os.path.abspath(self._out)), tracker)
 
-    def reconcile(self, ended: list[Result], left: list[Job], jobs: Sequence[Job]) -> tuple[list[Result], list[Job]]:
-        """:func:`reconcile`, as ``hydra.sweeper.code`` says."""
-        return reconcile(self.program, self._code, ended, left, jobs)
-
 
 def reconcile(
     program: Program, what: str, ended: list[Result], left: list[Job], jobs: Sequence[Job]
@@ -216,7 +212,7 @@ class GridSweeper(LaunchingSweeper):
         return self.run_jobs(jobs, name, command, dry_run=self._dry_run)
 
     def run_jobs(self, jobs: list[Job], name: str, command: Sequence[str], *, dry_run: bool = False) -> SweepResult:
-        ended, left = self.reconcile(*split(jobs, self.program), jobs)
+        ended, left = reconcile(self.program, self._code, *split(jobs, self.program), jobs)
         manifest = Manifest(jobs[0].spec.out, name)
         slots = getattr(self.launcher, "slots", 1)
         print(describe(manifest.name, self.program, jobs, ended, left, slots))

@@ -235,9 +235,13 @@ def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: a value has no canonical form; names its key.
     """
-    plain = {_key(key): _canonical(_key(key), value) for key, value in values.items()}
+    return _canonical_mapping("config", "", values)
+
+
+def _canonical_mapping(field: str, prefix: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+    plain = {_key(key): _canonical(f"{prefix}{_key(key)}", value) for key, value in values.items()}
     if len(plain) < len(values):
-        raise InputError("config", ", ".join(map(repr, values)), "must not have a key twice")
+        raise InputError(field, ", ".join(map(repr, values)), "must not have a key twice")
     return plain
 
 
@@ -258,10 +262,7 @@ def _canonical(key: str, value: Any) -> Any:
     if isinstance(value, float):
         return str(float(value)) if not math.isfinite(value) else float(value) + 0.0
     if isinstance(value, Mapping):
-        inner = {_key(k): _canonical(f"{key}.{k}", v) for k, v in value.items()}
-        if len(inner) < len(value):
-            raise InputError(key, ", ".join(map(repr, value)), "must not have a key twice")
-        return inner
+        return _canonical_mapping(key, f"{key}.", value)
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return [_canonical(f"{key}[{i}]", item) for i, item in enumerate(value)]
     if hasattr(value, "tolist") and hasattr(value, "dtype"):

@@ -19,6 +19,7 @@ from filelock import Timeout
 from sweeps.runs import checkpoint, code, metrics, provenance, state
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import Busy, DamagedRun, Diverged, InputError, Interrupted
+from sweeps.runs.files import read_file
 from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program, RunSpec, plain
@@ -60,7 +61,6 @@ def train(
     *,
     on_epoch: Callable[[Row], None] | None = None,
     wait: bool = True,
-    check: Callable[[RunDir], None] | None = None,
 ) -> Result:
     """Bring a run to ``spec.epochs`` epochs and return what it has come to.
 
@@ -72,15 +72,12 @@ def train(
         on_epoch: called after each epoch that is trained here, once its row is on disk. It may raise
             :class:`Interrupted` to end the run there.
         wait: for another process that trains this run; if False, raise :class:`Busy` instead.
-        check: called before anything is read as finished; may refuse the run or set it aside.
 
     Raises:
         InputError: the configuration, its data or its output directory cannot be used.
         Exception: whatever stopped the training; the run is then marked "failed" and its log has the traceback.
     """
     run = spec.run
-    if check:
-        check(run)
     with contextlib.suppress(DamagedRun):  # which is told once it can go into the run's log
         finished = _finished(program, run, spec)
         if finished is not None:
@@ -372,8 +369,6 @@ class Run:
         )  # fmt: skip
 
     def _end(self, state: State, error: str | None = None, *, signum: int | None = None) -> Result:
-        if not self._recorded:
-            self._recorded = True
         self._write_status(state, error)
         _journal.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
         self._tracking.end(state)
@@ -571,8 +566,8 @@ def _locked(run: RunDir, wait: bool, stop: _Stop) -> Iterator[None]:
 def recorded_code(run: RunDir) -> Mapping[str, str] | None:
     """Module → SHA-256 as of the session that last trained the run; None where that is not recorded."""
     try:
-        sessions = json.loads(run.provenance.read_bytes())["sessions"]
+        sessions = json.loads(read_file(run.provenance))["sessions"]
         found = sessions[-1].get("code")
         return found if isinstance(found, dict) else None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (OSError, DamagedRun, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
