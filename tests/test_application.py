@@ -206,6 +206,12 @@ def last(path):
     return RunDir(path).read_metrics()[-1].metrics
 
 
+def test_a_results_tree_that_cannot_be_written_is_said_on_one_line(app):
+    done = app("x=1", "hydra.sweeper.out=/dev/null/out", status=2)
+    assert done.stderr.startswith("error: out: /dev/null/out")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_an_application_that_is_a_module_of_a_package(app):
     """Its configuration comes from the package, too; it returns nothing."""
     app.write(

@@ -363,6 +363,10 @@ def reported(program: Program) -> Iterator[None]:
     """Errors of ours on one screen, also in an application that has its own way with errors."""
     try:
         yield
+    except OSError as error:
+        if not isinstance(program.function, Task) or error.filename is None:
+            raise
+        sys.exit(fail(f"out: {error.filename}: {error.strerror}", 2))
     except (SweepsError, HydraException) as error:
         blamed = error if isinstance(error, SweepsError) else error.__cause__  # where Hydra made the launcher
         if not isinstance(program.function, Task) or not isinstance(blamed, SweepsError):
