@@ -1,0 +1,592 @@
+"""Read a study's YAML file and check every field of it.
+
+    read     a name or a path → Study
+    Study    what the file says, in the words of its sections
+
+A study compares *cells*. A cell is a configuration, named by the settings in which it differs from the study's
+baseline; its seeds are its sample.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import Check, flag, integer, list_of, number, one_of, suggest, text
+from sweeps.study.hypotheses import Contrast, Hypothesis, Settings, contrasts
+from sweeps.study.measures import MEASURES, Measure, Time
+
+T = TypeVar("T")
+
+Value = str | int | float | bool | None
+
+_REQUIRED: Any = object()
+_SUFFIX = ".yaml"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key that the study varies."""
+
+    key: str
+    values: tuple[Value, ...]
+    title: str
+    """``learning rate``; the key itself if the file gives none."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Value, as text → its name in figures: ``360`` → ``1 hidden layer``."""
+    short: Mapping[str, str] = field(default_factory=dict)
+    """Value → its name in tables and labels, where that is another one: ``360`` → ``1L``."""
+    train: Mapping[str, str] = field(default_factory=dict)
+    """Value → how the program takes it on its command line, where that differs: ``360`` → ``mlp1``."""
+    style: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Value → colour and marker."""
+
+    def name(self, value: Value) -> str:
+        return self.names.get(written(value), written(value))
+
+    def label(self, value: Value) -> str:
+        """``ReLU``, ``1L``, and ``lr 0.01`` for a value without a name."""
+        word = self.short.get(written(value)) or self.names.get(written(value))
+        return word or f"{self.key} {written(value)}"
+
+    def override(self, value: Value) -> str:
+        """``model=mlp1``."""
+        return f"{self.key}={self.train.get(written(value), written(value))}"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Which seeds are for what."""
+
+    key: str
+    design: tuple[int, ...]
+    """Seeds that were seen when margins were chosen; they are shown, and not judged."""
+    looks: tuple[int, ...]
+    """Numbers of fresh seeds at which the hypotheses are judged, ascending."""
+
+    def fresh(self, count: int) -> tuple[int, ...]:
+        """The first ``count`` seeds that are not for design."""
+        return tuple(itertools.islice((seed for seed in itertools.count() if seed not in self.design), count))
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table of cells: metrics as rows, cells as columns."""
+
+    name: str
+    title: str
+    cells: tuple[Settings, ...]
+    metrics: Mapping[str, str]
+    """Metric → its word in the table."""
+    at: tuple[str, ...]
+    """Of ``last``, ``best``, ``extreme``."""
+    reference: Mapping[str, Mapping[str, float]]
+    """Label of a cell → metric → the number to compare with."""
+    notes: tuple[str, ...] = ()
+    panel: int = 0
+    """Columns a part of a wide table; 0: all."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One axes' worth of a figure: a metric's curves over the epochs, a line for each value of an axis."""
+
+    lines: str
+    metric: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """Panels, row by row."""
+
+    name: str
+    caption: str
+    panels: tuple[Panel, ...]
+    columns: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Published numbers to compare with."""
+
+    name: str
+    numbers: Path | None
+    curves: Path | None
+
+
+@dataclass(frozen=True)
+class Untested:
+    """A statement that the study cannot test, and why."""
+
+    text: str
+    quote: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's file says."""
+
+    name: str
+    path: Path
+    title: str
+    source: str
+    language: str
+    """Of the quotations, as HTML names it: ``zh``."""
+    command: str
+    """What trains its runs, before the overrides: ``python -m mlp.train``."""
+    runs: tuple[str, ...]
+    """Overrides, each entry of one sweep: ``experiment=report``."""
+    epochs: int
+    """How far its runs are to be trained, and at which epoch they are compared."""
+    seeds: Seeds
+    baseline: Settings
+    axes: Mapping[str, Axis]
+    reference: Reference | None
+    measures: Mapping[str, Measure]
+    variance: str
+    """How spreads are estimated: ``pooled``, ``separate`` or ``paired``."""
+    tables: Mapping[str, TableSpec]
+    figures: Mapping[str, FigureSpec]
+    hypotheses: Mapping[str, Hypothesis]
+    untested: tuple[Untested, ...]
+
+    def label(self, settings: Settings) -> str:
+        """``ReLU 2L``, ``lr 0.01``: the settings in words, in the axes' order; ``baseline`` for none."""
+        order = list(self.axes)
+        keys = sorted(settings, key=lambda key: order.index(key) if key in order else len(order))
+        return " ".join(self.axis(key).label(settings[key]) for key in keys) or "baseline"
+
+    def overrides(self, settings: Settings) -> tuple[str, ...]:
+        """What the command takes for a cell; settings that are the baseline's are left out."""
+        return tuple(
+            self.axis(key).override(value) for key, value in settings.items() if value != self.baseline.get(key)
+        )
+
+    def axis(self, key: str) -> Axis:
+        """The key's axis; of a key without one, an axis without names."""
+        return self.axes.get(key) or Axis(key, (), key)
+
+    def cells(self) -> tuple[Settings, ...]:
+        """Every cell that a table, figure or hypothesis needs, each once."""
+        needed = [cell for table in self.tables.values() for cell in table.cells]
+        for figure in self.figures.values():
+            for panel in figure.panels:
+                needed += [{**panel.settings, panel.lines: value} for value in self.axes[panel.lines].values]
+        needed += [cell for hypothesis in self.hypotheses.values() for cell in hypothesis.cells]
+        unique = {tuple(sorted(self.complete(cell).items(), key=lambda item: item[0])): cell for cell in needed}
+        return tuple(unique.values())
+
+    def complete(self, settings: Settings) -> dict[str, Value]:
+        """A cell with the baseline's values for what it does not set."""
+        return {**self.baseline, **settings}
+
+
+def written(value: Value) -> str:
+    """A value as labels and overrides have it: ``0.01``, ``relu``, ``null``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# -- finding the file ------------------------------------------------------------------------------------------------
+
+
+def read(name: str, folders: Iterable[Path] = ()) -> Study:
+    """The study in ``conf/study/<name>.yaml`` of the current directory or in one of ``folders``, or in a file ``name``.
+
+    Raises:
+        InputError: there is no such study, or a field of its file cannot be used.
+    """
+    path = find(name, folders)
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("study", name, f"cannot be read: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError("study", name, f"is not YAML: {reason}") from None
+    return parse(content, path)
+
+
+def find(name: str, folders: Iterable[Path] = ()) -> Path:
+    """The file that :func:`read` reads.
+
+    Raises:
+        InputError: there is none.
+    """
+    places = [Path("conf/study"), *folders]
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise InputError("study", name, "there is no such file")
+    for folder in places:
+        path = folder / f"{name}{_SUFFIX}"
+        if path.is_file():
+            return path
+    known = sorted({path.stem for folder in places for path in folder.glob(f"*{_SUFFIX}")})
+    listed = ", ".join(known) or "none"
+    raise InputError("study", name, f"no such study{suggest(name, known)}; known: {listed}; or give a .yaml file")
+
+
+# -- from YAML to a Study --------------------------------------------------------------------------------------------
+
+
+def parse(content: object, path: Path) -> Study:
+    """A Study from the file's content.
+
+    Raises:
+        InputError: names the field, its value and what is allowed.
+    """
+    top = _fields(
+        "",
+        content,
+        title=text(),
+        source=(text(), ""),
+        language=(text(), "en"),
+        train=text(),
+        runs=(_texts, ()),
+        epochs=integer(ge=1),
+        seeds=(_as_is, [0, 1, 2]),
+        baseline=_mapping,
+        axes=(_mapping, {}),
+        reference=(_as_is, None),
+        measures=(_mapping, {}),
+        variance=(one_of("pooled", "separate", "paired"), "pooled"),
+        tables=(_mapping, {}),
+        figures=(_mapping, {}),
+        hypotheses=(_mapping, {}),
+        untested=(_as_is, ()),
+    )
+    axes = {key: _axis(f"axes.{key}", key, value) for key, value in top["axes"].items()}
+    measures = {
+        name: _measure(f"measures.{name}", name, value, top["epochs"]) for name, value in top["measures"].items()
+    }
+    reference = _reference(top["reference"], path)
+    numbers = _numbers(reference)
+    build = _Builder(top["baseline"], axes, measures, numbers)
+    return Study(
+        name=path.stem,
+        path=path,
+        title=top["title"],
+        source=top["source"],
+        language=top["language"],
+        command=top["train"],
+        runs=top["runs"],
+        epochs=top["epochs"],
+        seeds=_seeds(top["seeds"]),
+        baseline=top["baseline"],
+        axes=axes,
+        reference=reference,
+        measures=measures,
+        variance=top["variance"],
+        tables=_each("tables", top["tables"], build.table),
+        figures=_each("figures", top["figures"], build.figure),
+        hypotheses=_each("hypotheses", top["hypotheses"], build.hypothesis),
+        untested=_untested(top["untested"]),
+    )
+
+
+def _axis(where: str, key: str, content: object) -> Axis:
+    if isinstance(content, (list, tuple)):
+        content = {"values": content}
+    words = _fields(
+        where,
+        content,
+        values=_values,
+        title=(text(), key),
+        names=(_names, {}),
+        short=(_names, {}),
+        train=(_names, {}),
+        style=(_names, {}),
+    )
+    style = {value: _style(f"{where}.style.{value}", look) for value, look in words.pop("style").items()}
+    return Axis(key=key, style=style, **words)
+
+
+def _style(where: str, look: str) -> tuple[str, str]:
+    match look.split():
+        case [color, marker]:
+            return color, marker
+    raise InputError(where, look, "must be a colour and a marker, as in '#0072B2 o'")
+
+
+def _seeds(content: object) -> Seeds:
+    if isinstance(content, (list, tuple)):
+        seeds = _whole_numbers("seeds", content)
+        return Seeds("seed", (), (len(seeds),))
+    words = _fields("seeds", content, key=(text(), "seed"), design=(_whole_numbers, ()), looks=(_whole_numbers, (3,)))
+    if list(words["looks"]) != sorted(set(words["looks"])) or words["looks"][0] < 2:
+        raise InputError("seeds.looks", words["looks"], "must be numbers of seeds, ascending, the first at least 2")
+    return Seeds(**words)
+
+
+def _measure(where: str, name: str, content: object, epochs: int) -> Measure:
+    kinds = ", ".join(MEASURES)
+    if not isinstance(content, Mapping) or not isinstance(content.get("take"), str):
+        raise InputError(where, content, f"must be a mapping with take: one of {kinds}")
+    take = one_of(*MEASURES)(f"{where}.take", content["take"])
+    kind = MEASURES[take]
+    words = _fields(
+        where,
+        {key: value for key, value in content.items() if key != "take"},
+        **kind.options,
+        unit=(text(), kind.unit),
+        resolution=(number(ge=0), 0.0),
+        level=(number(gt=0), None),
+        diverged=(number(), None),
+    )
+    common = {key: words.pop(key) for key in ("unit", "resolution", "level", "diverged")}
+    return kind.build(name=name, horizon=epochs, **common, **words)
+
+
+def _reference(content: object, path: Path) -> Reference | None:
+    if content is None:
+        return None
+    words = _fields("reference", content, name=text(), numbers=(text(), None), curves=(text(), None))
+    files = {}
+    for kind in ("numbers", "curves"):
+        file = words[kind] and path.parent / words[kind]
+        if file and not file.is_file():
+            raise InputError(f"reference.{kind}", words[kind], f"there is no such file beside {path.name}")
+        files[kind] = file or None
+    return Reference(words["name"], **files)
+
+
+def _numbers(reference: Reference | None) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+    if reference is None or reference.numbers is None:
+        return {}
+    content = yaml.safe_load(reference.numbers.read_bytes())
+    name = f"reference.numbers ({reference.numbers.name})"
+    return {
+        group: {
+            cell: {
+                key: number()(f"{group}.{cell}.{key}", value) for key, value in _mapping(f"{group}.{cell}", row).items()
+            }
+            for cell, row in _mapping(group, rows).items()
+        }
+        for group, rows in _mapping(name, content).items()
+    }
+
+
+def _untested(content: object) -> tuple[Untested, ...]:
+    rows = list_of(_as_is, allowed="must be a list", at_most=1000)("untested", content) if content else []
+    return tuple(
+        Untested(**_fields(f"untested[{i}]", row, text=text(), quote=(text(), ""), reason=text()))
+        for i, row in enumerate(rows)
+    )
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Sections that refer to other sections."""
+
+    baseline: Settings
+    axes: Mapping[str, Axis]
+    measures: Mapping[str, Measure]
+    numbers: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+    def table(self, where: str, name: str, content: object) -> TableSpec:
+        words = _fields(
+            where,
+            content,
+            title=text(),
+            cells=_as_is,
+            metrics=_as_is,
+            at=(_texts, ("last", "best")),
+            reference=(text(), None),
+            notes=(_texts, ()),
+            panel=(integer(ge=0), 0),
+        )
+        for i, place in enumerate(words["at"]):
+            one_of("last", "best", "extreme")(f"{where}.at[{i}]", place)
+        metrics = words["metrics"]
+        if isinstance(metrics, (list, tuple)):
+            metrics = {metric: metric for metric in _texts(f"{where}.metrics", metrics)}
+        return TableSpec(
+            name=name,
+            title=words["title"],
+            cells=self.cells(f"{where}.cells", words["cells"]),
+            metrics=_names(f"{where}.metrics", metrics),
+            at=words["at"],
+            reference=self._group(f"{where}.reference", words["reference"]),
+            notes=words["notes"],
+            panel=words["panel"],
+        )
+
+    def figure(self, where: str, name: str, content: object) -> FigureSpec:
+        words = _fields(
+            where, content, caption=text(), lines=_as_is, metrics=_texts, rows=(_as_is, [{}]), notes=(_texts, ())
+        )
+        lines = (words["lines"],) if isinstance(words["lines"], str) else _texts(f"{where}.lines", words["lines"])
+        for i, key in enumerate(lines):
+            one_of(*self.axes)(f"{where}.lines[{i}]", key)
+        rows = self.cells(f"{where}.rows", words["rows"])
+        panels = [Panel(key, metric, settings) for key in lines for settings in rows for metric in words["metrics"]]
+        return FigureSpec(name, words["caption"], tuple(panels), len(words["metrics"]), words["notes"])
+
+    def hypothesis(self, where: str, name: str, content: object) -> Hypothesis:
+        words = _fields(
+            where,
+            content,
+            text=text(),
+            quote=(text(), ""),
+            measure=one_of(*self.measures),
+            also=(_texts, ()),
+            each=(_as_is, [{}]),
+            order=(_as_is, None),
+            much=(number(gt=0), None),
+            among=(_as_is, None),
+            within=(number(gt=0), None),
+            best=(_as_is, None),
+            compare=(_as_is, None),
+            at_least=(integer(ge=1), 0),
+            ratio=(flag(), False),
+            notes=(_texts, ()),
+        )
+        for i, other in enumerate(words["also"]):
+            one_of(*self.measures)(f"{where}.also[{i}]", other)
+        each = self.cells(f"{where}.each", words["each"])
+        measure = self.measures[words["measure"]]
+        is_ratio = words["ratio"] or isinstance(measure, Time)
+        relation = {key: words[key] for key in ("order", "much", "among", "within", "best", "compare")}
+        values = {key: axis.values for key, axis in self.axes.items()}
+        found = contrasts(where, relation, each, values, equal=1.0 if is_ratio else 0.0)
+        for contrast in found:
+            for cell in contrast.cells:
+                self._check_keys(where, cell)
+        if words["at_least"] > len(found):
+            raise InputError(f"{where}.at_least", words["at_least"], f"must be at most {len(found)}, its comparisons")
+        if is_ratio:
+            for contrast in found:
+                self._check_ratio(where, contrast)
+        return Hypothesis(
+            name=name,
+            text=words["text"],
+            quote=words["quote"],
+            measure=measure,
+            also=tuple(self.measures[other] for other in words["also"]),
+            contrasts=found,
+            at_least=words["at_least"],
+            ratio=is_ratio,
+            notes=words["notes"],
+        )
+
+    def cells(self, where: str, content: object) -> tuple[Settings, ...]:
+        """``model`` (every value of the axis), ``{model: [..], activ: [..]}`` (all combinations), or a list of such."""
+        if isinstance(content, (list, tuple)):
+            return tuple(cell for i, part in enumerate(content) for cell in self.cells(f"{where}[{i}]", part))
+        if isinstance(content, str):
+            content = {one_of(*self.axes)(where, content): None}
+        columns = []
+        for key, values in _mapping(where, content).items():
+            if values is None:
+                one_of(*self.axes)(where, key)
+                values = self.axes[key].values
+            columns.append([(key, value) for value in (values if isinstance(values, (list, tuple)) else [values])])
+        cells = tuple(dict(combination) for combination in itertools.product(*columns))
+        for cell in cells:
+            self._check_keys(where, cell)
+        return cells
+
+    def _check_keys(self, where: str, cell: Settings) -> None:
+        for key, value in cell.items():
+            if key not in self.baseline:
+                known = ", ".join(self.baseline)
+                raise InputError(
+                    where, key, f"must be a key of the baseline{suggest(key, self.baseline)}; they are {known}"
+                )
+            _value(f"{where}.{key}", value)
+
+    def _group(self, where: str, name: str | None) -> Mapping[str, Mapping[str, float]]:
+        return {} if name is None else self.numbers[one_of(*self.numbers)(where, name)]
+
+    @staticmethod
+    def _check_ratio(where: str, contrast: Contrast) -> None:
+        if contrast.over is None:
+            raise InputError(where, "ratio", "needs two cells to compare; give over")
+        if not (contrast.low > 0 or contrast.low == -math.inf) or not contrast.high > 0:
+            raise InputError(where, "ratio", "needs factors above 0 in above and below")
+
+
+def _each(section: str, content: Mapping[str, object], build: Callable[[str, str, object], T]) -> dict[str, T]:
+    return {str(name): build(f"{section}.{name}", str(name), value) for name, value in content.items()}
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _fields(where: str, content: object, **checks: Check | tuple[Check, Any]) -> dict[str, Any]:
+    """Check a mapping field by field; a pair is a check and the value of a field that is not there."""
+    prefix = f"{where}." if where else ""
+    if not isinstance(content, Mapping):
+        raise InputError(where or "study", content, "must be a mapping of names to values")
+    for key in content:
+        if key not in checks:
+            raise InputError(
+                f"{prefix}{key}", content[key], f"no such field{suggest(key, checks)}; known: {', '.join(checks)}"
+            )
+    found = {}
+    for key, check in checks.items():
+        check, default = check if isinstance(check, tuple) else (check, _REQUIRED)
+        if key in content:
+            found[key] = check(f"{prefix}{key}", content[key])
+        elif default is _REQUIRED:
+            raise InputError(f"{prefix}{key}", "???", "is missing; give it a value")
+        else:
+            found[key] = default
+    return found
+
+
+def _as_is(where: str, value: object) -> object:
+    return value
+
+
+def _mapping(where: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, (str, int)) for key in value):
+        raise InputError(where, value, "must be a mapping of names to values")
+    return {str(key): item for key, item in value.items()}
+
+
+def _names(where: str, value: object) -> dict[str, str]:
+    return {written(key): text()(f"{where}.{key}", word) for key, word in _mapping_of_any(where, value).items()}
+
+
+def _mapping_of_any(where: str, value: object) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(where, value, "must be a mapping of values to names")
+    return value
+
+
+def _texts(where: str, value: object) -> tuple[str, ...]:
+    items: Sequence[object] = (
+        [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    )
+    return tuple(text()(f"{where}[{i}]", item) for i, item in enumerate(items))
+
+
+def _whole_numbers(where: str, value: object) -> tuple[int, ...]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(integer(ge=0, le=2**63 - 1)(f"{where}[{i}]", item) for i, item in enumerate(items))
+
+
+def _values(where: str, value: object) -> tuple[Value, ...]:
+    if not isinstance(value, (list, tuple)) or not value:
+        raise InputError(where, value, "must be a list of values")
+    return tuple(_value(f"{where}[{i}]", item) for i, item in enumerate(value))
+
+
+def _value(where: str, value: object) -> Value:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise InputError(where, value, "must be a number, a text, true, false or null")

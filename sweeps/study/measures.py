@@ -1,0 +1,295 @@
+"""What a study measures of a run: one number from its learning curve, by name.
+
+    last    a metric's mean over the last epochs
+    first   its mean over the first epochs: how fast a run learns
+    best    its value at the epoch at which another (or the same) is best
+    lowest, highest   its extreme over the epochs
+    until   epochs until it passes a threshold, interpolated
+    rise    percent by which it has risen from its lowest, in means of several epochs
+    time    seconds of an epoch, timed alone (``timing.json``), by a name made of the cell's settings
+
+A measure that is not here is a class and a line in :data:`MEASURES`.
+"""
+
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sweeps.runs.errors import InputError
+from sweeps.runs.schema import Check, flag, integer, number, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(ABC):
+    """One number of a run."""
+
+    name: str
+    horizon: int
+    """The study's epochs: later ones are not looked at, so that an extended run counts like the others."""
+    unit: str
+    resolution: float = 0.0
+    """Step to which its values are rounded where they are recorded."""
+    level: float | None = None
+    """Differences of at most this much count as none; None: the study does not say."""
+    diverged: float | None = None
+    """What a metric counts as after a run diverged; None: such a run has no value."""
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What is measured, for a reader."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The columns of the epochs that it reads."""
+
+    @property
+    def needs(self) -> int:
+        """Epochs that a run must have."""
+        return self.horizon
+
+    @abstractmethod
+    def of(self, curve: "pd.DataFrame") -> float:
+        """The number, from the first ``needs`` epochs of a run: one row an epoch, a column for each metric."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last(Measure):
+    metric: str
+    epochs: int
+
+    @property
+    def text(self) -> str:
+        if self.epochs == 1:
+            return f"{_said(self.metric)} at epoch {self.horizon}"
+        return f"mean {_said(self.metric)} over epochs {self.horizon - self.epochs + 1}–{self.horizon}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        return float(curve[self.metric].iloc[-self.epochs :].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Measure):
+    """The area under the curve, as its mean height: it exists for runs that never pass a threshold, too."""
+
+    metric: str
+    epochs: int
+
+    @property
+    def text(self) -> str:
+        return f"mean {_said(self.metric)} over the first {self.epochs} epochs"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+    @property
+    def needs(self) -> int:
+        return self.epochs
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        return float(curve[self.metric].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best(Measure):
+    metric: str
+    by: str
+    maximize: bool
+
+    @property
+    def text(self) -> str:
+        return f"best epoch's {_said(self.metric)}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric, self.by)
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        by = curve[self.by].to_numpy(float)
+        return float(curve[self.metric].iloc[int(np.argmax(by) if self.maximize else np.argmin(by))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extreme(Measure):
+    metric: str
+    highest: bool
+
+    @property
+    def text(self) -> str:
+        return f"{'highest' if self.highest else 'lowest'} {_said(self.metric)}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        values = curve[self.metric]
+        return float(values.max() if self.highest else values.min())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Until(Measure):
+    """A run that never passes the threshold counts with all its epochs."""
+
+    metric: str
+    below: float | None
+    above: float | None
+    start: float
+    """The metric before the first epoch."""
+    epochs: int | None
+    said: str | None
+
+    @property
+    def text(self) -> str:
+        if self.said:
+            return self.said
+        side = f"below {self.below:g}" if self.below is not None else f"above {self.above:g}"
+        return f"epochs until {_said(self.metric)} is {side}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+    @property
+    def needs(self) -> int:
+        return self.epochs or self.horizon
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        values = np.concatenate([[self.start], curve[self.metric].to_numpy(float)])
+        threshold = self.below if self.below is not None else self.above
+        assert threshold is not None
+        passed = np.flatnonzero(values < threshold if self.below is not None else values > threshold)
+        if not passed.size:
+            return float(len(curve))
+        end = int(passed[0])
+        if end == 0:
+            return 0.0
+        return float(end - 1 + (values[end - 1] - threshold) / (values[end - 1] - values[end]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rise(Measure):
+    metric: str
+    epochs: int
+
+    @property
+    def text(self) -> str:
+        return (
+            f"mean {_said(self.metric)} over epochs {self.horizon - self.epochs + 1}–{self.horizon} against the lowest "
+            f"earlier mean of {self.epochs} epochs"
+        )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        values: npt.NDArray[np.float64] = curve[self.metric].to_numpy(float)
+        whole = values[len(values) % self.epochs :]  # blocks end at the last epoch
+        blocks = whole.reshape(-1, self.epochs).mean(axis=1)
+        return float(100 * (blocks[-1] / blocks[:-1].min() - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time(Measure):
+    """Of ``timing.json``, not of a run: the times of a sweep's own runs come from a busy machine."""
+
+    key: str
+    """``"{activ}-{loss}-{model}"``: the name under which a cell is timed."""
+
+    @property
+    def text(self) -> str:
+        return "training time of an epoch"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ()
+
+    def of(self, curve: "pd.DataFrame") -> float:
+        raise TypeError("a time is measured by the timing command, not from a run")
+
+    def cell(self, settings: Mapping[str, Any]) -> str:
+        """The name of a complete cell in ``timing.json``."""
+        return self.key.format_map(settings)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a measure is built, and the checks of its options; a pair is a check and a default."""
+
+    build: Callable[..., Measure]
+    options: Mapping[str, Check | tuple[Check, Any]]
+    unit: str = ""
+
+
+def _template(field: str, value: object) -> str:
+    words = text()(field, value)
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(words) if name is not None]
+    except ValueError as error:
+        raise InputError(field, value, f"is no template of {{key}}s: {error}") from None
+    if not names or not all(name.replace("_", "").isalnum() for name in names):
+        raise InputError(field, value, "must name settings in braces, as in '{activ}-{model}'")
+    return words
+
+
+def _until(*, below: float | None, above: float | None, name: str, **words: Any) -> Until:
+    if (below is None) == (above is None):
+        raise InputError(f"measures.{name}", "until", "must have one of below and above")
+    return Until(name=name, below=below, above=above, **words)
+
+
+def _within_horizon(build: type[Any]) -> Any:
+    def checked(*, name: str, horizon: int, epochs: int, **words: Any) -> Any:
+        if epochs > horizon:
+            raise InputError(f"measures.{name}.epochs", epochs, f"must be at most the study's epochs, {horizon}")
+        return build(name=name, horizon=horizon, epochs=epochs, **words)
+
+    return checked
+
+
+def _extreme(*, highest: bool) -> Any:
+    return lambda **words: Extreme(highest=highest, **words)
+
+
+MEASURES: Mapping[str, Kind] = {
+    "last": Kind(_within_horizon(Last), {"metric": text(), "epochs": (integer(ge=1), 1)}),
+    "first": Kind(_within_horizon(First), {"metric": text(), "epochs": integer(ge=1)}),
+    "best": Kind(Best, {"metric": text(), "by": text(), "maximize": (flag(), True)}),
+    "lowest": Kind(_extreme(highest=False), {"metric": text()}),
+    "highest": Kind(_extreme(highest=True), {"metric": text()}),
+    "until": Kind(
+        _until,
+        {
+            "metric": text(),
+            "below": (number(), None),
+            "above": (number(), None),
+            "start": number(),
+            "epochs": (integer(ge=1), None),
+            "said": (text(), None),
+        },
+        "epochs",
+    ),
+    "rise": Kind(_within_horizon(Rise), {"metric": text(), "epochs": (integer(ge=1), 10)}, "%"),
+    "time": Kind(Time, {"key": _template}, "×"),
+}
+"""Measures by the name that ``take`` gives."""
+
+
+def _said(metric: str) -> str:
+    """``test accuracy`` for ``test_acc``."""
+    return metric.replace("_acc", " accuracy").replace("_", " ")
