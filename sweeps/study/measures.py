@@ -224,7 +224,7 @@ class Time(Measure):
 
     def cell(self, settings: Mapping[str, Any]) -> str:
         """The name of a complete cell in ``timing.json``."""
-        return self.key.format_map(settings)
+        return self.key.format_map({key: str(value) for key, value in settings.items()})
 
 
 @dataclass(frozen=True)
