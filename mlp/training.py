@@ -38,6 +38,11 @@ _PACKAGE = Path(__file__).resolve().parent
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
 
 
+def studies() -> Path:
+    """Where the studies of networks are; called through the entry point group ``sweeps.studies``."""
+    return CONF / "study"
+
+
 def train_network(config: RunConfig, run: Run) -> None:
     """Train the epochs that are left."""
     run.check()  # from here on signals wait for the end of a batch

@@ -13,10 +13,11 @@ from sweeps.read import extensions
 from sweeps.runs.command import fail, run
 from sweeps.runs.errors import InputError
 from sweeps.runs.files import folder, write_atomic
-from sweeps.runs.schema import number
+from sweeps.runs.schema import integer, number
 
 if TYPE_CHECKING:
     from sweeps.read.collect import Collection
+    from sweeps.study.file import Study
 
 Command = Callable[[argparse.Namespace], int]
 """Carries out a command and returns the exit status."""
@@ -25,8 +26,13 @@ Command = Callable[[argparse.Namespace], int]
 class AddCommand(Protocol):
     """What a function of the entry points ``sweeps.commands`` is called with."""
 
-    def __call__(self, name: str, run: Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
-        """The parser of a new command, with ``--out`` and, unless ``filters`` is false, those of the runs."""
+    def __call__(
+        self, name: str, run: Command, summary: str, *, filters: bool = True, study: bool = False
+    ) -> argparse.ArgumentParser:
+        """The parser of a new command, with ``--out`` and, unless ``filters`` is false, those of the runs.
+
+        With ``study``, it takes ``study=NAME`` among its words.
+        """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,14 +64,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         return sub
 
     command("collect", _collect, "runs and epochs as Parquet and CSV in DIR")
-    sub = command("tables", _tables, "the report's tables, in DIR/tables; or, with --rows and --cols, any comparison")
-    sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="of table1,table2,lr,wd,mo")
+    sub = command("tables", _tables, "a study's tables, in DIR/tables; or, with --rows and --cols, any comparison")
+    sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="e.g. table1,lr")
     sub.add_argument("--rows", type=_comma_list, default=[], metavar="KEYS", help="e.g. activ")
     sub.add_argument("--cols", type=_comma_list, default=[], metavar="KEYS", help="e.g. model,optim")
     sub.add_argument("--values", type=_comma_list, metavar="METRICS", help="(test_acc, or what the runs judge by)")
     sub.add_argument("--format", choices=("md", "tex", "csv"), default="md", help="of a comparison (md)")
-    sub = command("figures", _figures, "the report's figures 1 to 8, in DIR/figures")
-    sub.add_argument("--only", type=_comma_list, metavar="NUMBERS", help="e.g. 5,6")
+    sub = command("figures", _figures, "a study's figures, in DIR/figures")
+    sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="e.g. fig5,fig6")
+    sub.add_argument("--style", choices=("plain", "report"), default="plain", help="report: as the course report does")
     sub = command("curves", _curves, "any metric over the epochs, in DIR/figures")
     sub.add_argument("--metric", help="(what the runs judge by)")
     sub.add_argument("--by", metavar="KEYS", help="one curve for each value of these, e.g. lr (all that vary)")
@@ -73,10 +80,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--x", required=True, metavar="KEY")
     sub.add_argument("--y", required=True, metavar="KEY")
     sub.add_argument("--value", metavar="METRIC", help="(the best of what the runs judge by)")
-    sub = command("claims", _claims, "the report's conclusions, checked, in DIR/claims.md and .json")
+    sub = command("claims", _claims, "a study's hypotheses, checked, in DIR/claims.md and .json")
     sub.add_argument("--only", type=_comma_list, metavar="NAMES")
     sub.add_argument("--brief", action="store_true", help="a line for each")
-    command("report", _report, "everything on one page, DIR/report/index.html")
+    command("report", _report, "everything on one page, DIR/report/index.html; study=NAME puts a study first")
+    sub = command("check", _check, "what a study would run and test", filters=False)
+    sub.add_argument("filters", nargs="*", metavar="study=NAME", help="of conf/study, or a .yaml file")
+    sub = command(
+        "train", _train, "train a study's runs: the seeds for design, and those of its first look", filters=False
+    )
+    sub.add_argument(
+        "filters", nargs="*", metavar="study=NAME KEY=VALUE", help="a study, and overrides for its program"
+    )
+    sub.add_argument("--seeds", type=int, metavar="N", help="so many fresh seeds instead")
+    sub.add_argument("--until-decided", action="store_true", help="look by look, until no hypothesis is open")
     sub = command("export", _export, "tell a tracker of runs that exist already; again, and it hears only what is new")
     sub.add_argument("--to", required=True, choices=("mlflow", "tensorboard"))
     sub.add_argument("--uri", metavar="URI", help="MLflow's server or database (MLFLOW_TRACKING_URI, or DIR/mlflow.db)")
@@ -149,30 +166,31 @@ def _tables(args: argparse.Namespace) -> int:
     from sweeps.read.summary import has_networks
     from sweeps.show import explore, tables
 
+    name = _study_word(args)
     if args.rows or args.cols:
         collection = load(args)
         is_usual = has_networks(collection.runs) and "test_acc" in collection.runs
         usual = ["test_acc"] if is_usual else [explore.last_column(collection)]
-        table = tables.pivot(collection, args.rows, args.cols, args.values or usual)
+        baseline = _study(name).baseline if name else None
+        table = tables.pivot(collection, args.rows, args.cols, args.values or usual, baseline=baseline)
         render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
         print(render(), end="")
         return 0
-    names = _chosen(args.only, list(tables.TABLES))
-    collection = _of_report(load(args), "tables", "; --rows and --cols make tables of any runs")
-    return written(
-        [path for name in names for path in tables.TABLES[name](collection).write(folder(args.out, "tables"))]
-    )
+    study, collection = _study(name), load(args)
+    folder_ = folder(args.out, "tables")
+    drawn = [tables.table(study, study.tables[key], collection) for key in _chosen(args.only, list(study.tables))]
+    return written([path for table in drawn for path in table.write(folder_)])
 
 
 def _figures(args: argparse.Namespace) -> int:
     from sweeps.show import figures
 
-    numbers = _chosen(args.only, [str(number) for number in figures.FIGURES])
-    collection = _of_report(load(args), "figures", "; curves and heatmap draw any runs")
+    study, collection = _study(_study_word(args)), load(args)
     stems = []
-    for figure in numbers:
-        stems.append(figure_stem(args.out, f"fig{figure}"))
-        figures.save(figures.FIGURES[int(figure)](collection), stems[-1])
+    for name in _chosen(args.only, list(study.figures)):
+        figure = figures.figure(study, study.figures[name], collection, style=args.style)
+        stems.append(figure_stem(args.out, name if args.style == "plain" else f"{name}-{args.style}"))
+        figures.save(figure, stems[-1])
     return written([stem.with_name(f"{stem.name}.{suffix}") for stem in stems for suffix in ("png", "svg", "pdf")])
 
 
@@ -200,24 +218,51 @@ def _heatmap(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from sweeps.judge import claims
+    from sweeps.judge import text
+    from sweeps.judge.hypotheses import evaluate
 
-    names = _chosen(args.only, list(claims.CLAIMS))
-    collection = _of_report(load(args), "claims")
-    chosen = [claim for claim in claims.evaluate(collection) if claim.name in names]
-    markdown = claims.to_markdown(chosen)
-    print(claims.to_text(chosen) if args.brief else markdown, end="")
+    study = _study(_study_word(args))
+    names = _chosen(args.only, list(study.hypotheses))
+    findings = [finding for finding in evaluate(study, load(args)) if finding.name in names]
+    markdown = text.to_markdown(study, findings)
+    print(text.to_text(findings) if args.brief else markdown, end="")
     if args.only:
         return 0
     write_atomic(args.out / "claims.md", markdown.encode())
-    write_atomic(args.out / "claims.json", claims.to_json(chosen).encode())
+    write_atomic(args.out / "claims.json", text.to_json(study, findings).encode())
     return written([args.out / "claims.md", args.out / "claims.json"])
 
 
 def _report(args: argparse.Namespace) -> int:
     from sweeps.show import report
 
-    return written([report.write(load(args), args.out)])
+    name = _study_word(args)
+    return written([report.write(load(args), args.out, _study(name) if name else None)])
+
+
+def _check(args: argparse.Namespace) -> int:
+    from sweeps.judge import training
+    from sweeps.study import check
+
+    name = _study_word(args)
+    _no_more(args.filters)
+    study = _study(name)
+    print(check.describe(study), end="")
+    line = training.command(study, args.out, training.first_seeds(study))
+    print(f"\nto train    {training.describe(line)}\n            python -m sweeps train study={name or study.name}")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from sweeps.judge import training
+
+    study, more = _study(_study_word(args)), args.filters
+    if args.until_decided:
+        return training.until_decided(study, args.out, print, more)
+    seeds = training.first_seeds(study)
+    if args.seeds is not None:
+        seeds = (*study.seeds.design, *study.seeds.fresh(integer(ge=1)("--seeds", args.seeds)))
+    return training.train(training.command(study, args.out, seeds, more=more))
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -277,17 +322,28 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
     return only or known
 
 
-def _of_report(collection: "Collection", what: str, instead: str = "") -> "Collection":
-    """The collection, if it has runs of the report's networks or none at all.
+def _study_word(args: argparse.Namespace) -> str | None:
+    """What ``study=NAME`` says among a command's words, which it leaves; None without one."""
+    found = [word for word in args.filters if word.startswith("study=")]
+    args.filters = [word for word in args.filters if word not in found]
+    return found[-1].removeprefix("study=") if found else None
+
+
+def _study(name: str | None) -> "Study":
+    """The study of that name; without one, the only study there is.
 
     Raises:
-        InputError: all runs are of other programs.
+        InputError: there is none, or there are several.
     """
-    from sweeps.read.summary import has_networks
+    from sweeps.study import file
 
-    if len(collection.runs) and not has_networks(collection.runs):
-        raise InputError(what, f"{len(collection.runs)} runs", f"none is of the report's networks{instead}")
-    return collection
+    folders = [find() for find in extensions.load(extensions.STUDIES)]
+    return file.read(file.only(folders) if name is None else name, folders)
+
+
+def _no_more(words: list[str]) -> None:
+    if words:
+        raise InputError("argument", words[0], "is unknown here; only study=NAME goes")
 
 
 def figure_stem(out: Path, name: str) -> Path:

@@ -1,15 +1,17 @@
 """What a hypothesis rests on: each cell's number for each seed.
 
-Nothing is left out in silence. A run that is missing, unfinished or failed is an obstacle that the hypothesis names, with
-the command that removes it; a run that diverged counts as the measure says, and is named too.
+Nothing is left out in silence. A run that is missing, unfinished or failed is an obstacle that the hypothesis names,
+with the command that removes it; a run that diverged counts as the measure says, and is named too.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 
 from sweeps.read.collect import Collection
+from sweeps.runs.errors import InputError
 from sweeps.study.file import Study
 from sweeps.study.hypotheses import Hypothesis, Settings
 from sweeps.study.measures import Measure
@@ -65,9 +67,7 @@ class Evidence:
             ids |= {run for run, _ in found.values()}
             values[self._study.label(cell)] = tuple(found[seed][1] for seed in seeds if seed in found)
         obstacle = trouble.obstacle(self._study, measure)
-        return Sample(
-            tuple(seeds), {} if obstacle else values, tuple(sorted(ids)), obstacle, tuple(trouble.diverged)
-        )
+        return Sample(tuple(seeds), {} if obstacle else values, tuple(sorted(ids)), obstacle, tuple(trouble.diverged))
 
     def _cell(
         self, cell: Settings, measure: Measure, seeds: Sequence[int], trouble: "_Trouble"
@@ -83,7 +83,8 @@ class Evidence:
         if missing:
             trouble.missing.append(f"{' '.join([*self._study.overrides(cell), f'{key}={_comma(missing)}'])}")
         found = {}
-        for seed, run, state in zip(rows.get(key, []), rows["run"], rows["state"], strict=True):
+        chosen = zip(rows.get(key, []), rows["run"], rows["state"], rows["path"], strict=True)
+        for seed, run, state, path in chosen:
             curve = self._curve(str(run), measure)
             if len(curve) < measure.needs and state == "diverged":
                 words = f"The run {name} {key}={seed} diverged after epoch {len(curve)}"
@@ -97,7 +98,10 @@ class Evidence:
             if len(curve) < measure.needs:
                 trouble.unfinished.append(f"{name} {key}={seed} ({state}, epoch {len(curve)})")
                 continue
-            found[int(seed)] = str(run), measure.of(curve.iloc[: measure.needs])
+            try:
+                found[int(seed)] = str(run), measure.of(curve.iloc[: measure.needs], Path(path))
+            except InputError as error:
+                trouble.unmeasured.append(f"{name} {key}={seed} ({error})")
         return found
 
     def _curve(self, run: str, measure: Measure) -> pd.DataFrame:
@@ -115,6 +119,7 @@ class _Trouble:
     unfinished: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    unmeasured: list[str] = field(default_factory=list)
     diverged: list[str] = field(default_factory=list)
 
     def obstacle(self, study: Study, measure: Measure) -> str:
@@ -128,6 +133,8 @@ class _Trouble:
             reasons.append(f"run `python -m sweeps train study={study.name}`")
         if self.ambiguous:
             reasons.append(f"several runs with one seed of {_some(self.ambiguous)}; choose among them with a filter")
+        if self.unmeasured:
+            reasons.append(f"not measured: {_some(self.unmeasured)}")
         if self.lost:
             reasons.append(f"{_some(self.lost)}, and has no {measure.text}")
         return "; ".join(reasons)

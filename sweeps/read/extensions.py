@@ -2,6 +2,7 @@
 
 sweeps.columns   a function ``columns(identity)``: a run's configuration columns, or None for another program's runs
 sweeps.commands  a function ``add(command)``: further commands of ``python -m sweeps``
+sweeps.studies   a function ``studies()``: a folder of studies, each a .yaml file
 """
 
 import functools
@@ -11,6 +12,7 @@ from typing import Any
 
 COLUMNS = "sweeps.columns"
 COMMANDS = "sweeps.commands"
+STUDIES = "sweeps.studies"
 
 
 @functools.cache

@@ -27,6 +27,7 @@ Value = str | int | float | bool | None
 
 _REQUIRED: Any = object()
 _SUFFIX = ".yaml"
+_OWN = Path("conf/study")
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ class Study:
     """What trains its runs, before the overrides: ``python -m mlp.train``."""
     runs: tuple[str, ...]
     """Overrides, each entry of one sweep: ``experiment=report``."""
+    out: str
+    """The key by which the command takes the results tree."""
     epochs: int
     """How far its runs are to be trained, and at which epoch they are compared."""
     seeds: Seeds
@@ -224,7 +227,7 @@ def find(name: str, folders: Iterable[Path] = ()) -> Path:
     Raises:
         InputError: there is none.
     """
-    places = [Path("conf/study"), *folders]
+    places = [_OWN, *folders]
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
         if path.is_file():
@@ -237,6 +240,18 @@ def find(name: str, folders: Iterable[Path] = ()) -> Path:
     known = sorted({path.stem for folder in places for path in folder.glob(f"*{_SUFFIX}")})
     listed = ", ".join(known) or "none"
     raise InputError("study", name, f"no such study{suggest(name, known)}; known: {listed}; or give a .yaml file")
+
+
+def only(folders: Iterable[Path] = ()) -> str:
+    """The name of the only study that can be found by name.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    known = sorted({path.stem for folder in [_OWN, *folders] for path in folder.glob(f"*{_SUFFIX}")})
+    if len(known) != 1:
+        raise InputError("study", "???", f"name one, as in study=NAME; known: {', '.join(known) or 'none'}")
+    return known[0]
 
 
 # -- from YAML to a Study --------------------------------------------------------------------------------------------
@@ -256,6 +271,7 @@ def parse(content: object, path: Path) -> Study:
         language=(text(), "en"),
         train=text(),
         runs=(_texts, ()),
+        out=(text(), "hydra.sweeper.out"),
         epochs=integer(ge=1),
         seeds=(_as_is, [0, 1, 2]),
         baseline=_mapping,
@@ -283,6 +299,7 @@ def parse(content: object, path: Path) -> Study:
         language=top["language"],
         command=top["train"],
         runs=top["runs"],
+        out=top["out"],
         epochs=top["epochs"],
         seeds=_seeds(top["seeds"]),
         baseline=top["baseline"],

@@ -6,22 +6,27 @@
     lowest, highest   its extreme over the epochs
     until   epochs until it passes a threshold, interpolated
     rise    percent by which it has risen from its lowest, in means of several epochs
+    table   a number from another table of the run, such as networks' stats.csv
     time    seconds of an epoch, timed alone (``timing.json``), by a name made of the cell's settings
 
 A measure that is not here is a class and a line in :data:`MEASURES`.
 """
 
+import io
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from sweeps.read import filters
 from sweeps.runs.errors import InputError
-from sweeps.runs.schema import Check, flag, integer, number, text
+from sweeps.runs.files import read_file
+from sweeps.runs.schema import Check, flag, integer, number, one_of, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,27 +63,39 @@ class Measure(ABC):
         return self.horizon
 
     @abstractmethod
-    def of(self, curve: "pd.DataFrame") -> float:
-        """The number, from the first ``needs`` epochs of a run: one row an epoch, a column for each metric."""
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+        """The number of a run.
+
+        Args:
+            curve: its first ``needs`` epochs: one row an epoch, a column for each of ``metrics``.
+            run: its directory.
+
+        Raises:
+            InputError: the run has not what is measured.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Last(Measure):
     metric: str
+    minus: str | None
+    """A metric to be subtracted."""
     epochs: int
 
     @property
     def text(self) -> str:
+        what = _said(self.metric) if self.minus is None else f"{_said(self.metric)} less {_said(self.minus)}"
         if self.epochs == 1:
-            return f"{_said(self.metric)} at epoch {self.horizon}"
-        return f"mean {_said(self.metric)} over epochs {self.horizon - self.epochs + 1}–{self.horizon}"
+            return f"{what} at epoch {self.horizon}"
+        return f"mean {what} over epochs {self.horizon - self.epochs + 1}–{self.horizon}"
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
+        return (self.metric,) if self.minus is None else (self.metric, self.minus)
 
-    def of(self, curve: "pd.DataFrame") -> float:
-        return float(curve[self.metric].iloc[-self.epochs :].mean())
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+        last = curve.iloc[-self.epochs :]
+        return float(last[self.metric].mean() - (last[self.minus].mean() if self.minus is not None else 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +117,7 @@ class First(Measure):
     def needs(self) -> int:
         return self.epochs
 
-    def of(self, curve: "pd.DataFrame") -> float:
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
         return float(curve[self.metric].mean())
 
 
@@ -118,7 +135,7 @@ class Best(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric, self.by)
 
-    def of(self, curve: "pd.DataFrame") -> float:
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
         by = curve[self.by].to_numpy(float)
         return float(curve[self.metric].iloc[int(np.argmax(by) if self.maximize else np.argmin(by))])
 
@@ -136,7 +153,7 @@ class Extreme(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,)
 
-    def of(self, curve: "pd.DataFrame") -> float:
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
         values = curve[self.metric]
         return float(values.max() if self.highest else values.min())
 
@@ -168,7 +185,7 @@ class Until(Measure):
     def needs(self) -> int:
         return self.epochs or self.horizon
 
-    def of(self, curve: "pd.DataFrame") -> float:
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
         values = np.concatenate([[self.start], curve[self.metric].to_numpy(float)])
         threshold = self.below if self.below is not None else self.above
         assert threshold is not None
@@ -197,11 +214,54 @@ class Rise(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,)
 
-    def of(self, curve: "pd.DataFrame") -> float:
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
         values: npt.NDArray[np.float64] = curve[self.metric].to_numpy(float)
         whole = values[len(values) % self.epochs :]  # blocks end at the last epoch
         blocks = whole.reshape(-1, self.epochs).mean(axis=1)
         return float(100 * (blocks[-1] / blocks[:-1].min() - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromTable(Measure):
+    """From a CSV file of the run with a header: a column, at the rows that a condition chooses."""
+
+    file: str
+    column: str
+    where: str
+    """As filters have it: ``"layer=1 epoch<=6"``."""
+    over: str | None
+    """The rows whose number divides the other."""
+    reduce: str
+    scale: float
+    said: str | None
+
+    @property
+    def text(self) -> str:
+        over = f" over that at {self.over}" if self.over is not None else ""
+        return self.said or f"{self.reduce} {self.column} of {self.file} at {self.where}{over}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ()
+
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(io.BytesIO(read_file(run / self.file)))
+            whole = self._number(table, self.where)
+            return self.scale * (whole if self.over is None else whole / self._number(table, self.over))
+        except FileNotFoundError:
+            raise InputError(self.name, self.file, "the run has no such table") from None
+        except (OSError, ValueError) as error:
+            raise InputError(self.name, self.file, f"cannot be read: {error}") from None
+
+    def _number(self, table: "pd.DataFrame", where: str) -> float:
+        rows = filters.apply(table, filters.parse([where]))
+        values = rows[filters.known(self.column, table.columns)].to_numpy(float)
+        if not len(values):
+            raise InputError(self.name, where, f"no row of {self.file} is so")
+        return float({"mean": np.mean, "max": np.max, "min": np.min}[self.reduce](values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +279,7 @@ class Time(Measure):
     def metrics(self) -> tuple[str, ...]:
         return ()
 
-    def of(self, curve: "pd.DataFrame") -> float:
+    def of(self, curve: "pd.DataFrame", run: Path) -> float:
         raise TypeError("a time is measured by the timing command, not from a run")
 
     def cell(self, settings: Mapping[str, Any]) -> str:
@@ -247,6 +307,13 @@ def _template(field: str, value: object) -> str:
     return words
 
 
+def _file_name(field: str, value: object) -> str:
+    name = text()(field, value)
+    if "/" in name or name.startswith("."):
+        raise InputError(field, value, "must be the name of a file in the run's directory")
+    return name
+
+
 def _until(*, below: float | None, above: float | None, name: str, **words: Any) -> Until:
     if (below is None) == (above is None):
         raise InputError(f"measures.{name}", "until", "must have one of below and above")
@@ -267,7 +334,7 @@ def _extreme(*, highest: bool) -> Any:
 
 
 MEASURES: Mapping[str, Kind] = {
-    "last": Kind(_within_horizon(Last), {"metric": text(), "epochs": (integer(ge=1), 1)}),
+    "last": Kind(_within_horizon(Last), {"metric": text(), "minus": (text(), None), "epochs": (integer(ge=1), 1)}),
     "first": Kind(_within_horizon(First), {"metric": text(), "epochs": integer(ge=1)}),
     "best": Kind(Best, {"metric": text(), "by": text(), "maximize": (flag(), True)}),
     "lowest": Kind(_extreme(highest=False), {"metric": text()}),
@@ -285,6 +352,18 @@ MEASURES: Mapping[str, Kind] = {
         "epochs",
     ),
     "rise": Kind(_within_horizon(Rise), {"metric": text(), "epochs": (integer(ge=1), 10)}, "%"),
+    "table": Kind(
+        FromTable,
+        {
+            "file": _file_name,
+            "column": text(),
+            "where": text(),
+            "over": (text(), None),
+            "reduce": (one_of("mean", "max", "min"), "mean"),
+            "scale": (number(), 1.0),
+            "said": (text(), None),
+        },
+    ),
     "time": Kind(Time, {"key": _template}, "×"),
 }
 """Measures by the name that ``take`` gives."""
