@@ -543,7 +543,7 @@ def _each(section: str, content: Mapping[str, object], build: Callable[[str, str
 # -- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _fields(where: str, content: object, **checks: Check | tuple[Check, Any]) -> dict[str, Any]:
+def _fields(where: str, content: object, /, **checks: Check | tuple[Check, Any]) -> dict[str, Any]:
     """Check a mapping field by field; a pair is a check and the value of a field that is not there."""
     prefix = f"{where}." if where else ""
     if not isinstance(content, Mapping):
