@@ -2,7 +2,7 @@
 
 import argparse
 
-from sweeps.cli import AddCommand, figure_stem, load, written
+from sweeps.cli import AddCommand, choose_study, figure_stem, load, written
 
 
 def add(command: AddCommand) -> None:
@@ -13,8 +13,9 @@ def add(command: AddCommand) -> None:
     sub.add_argument("--units", type=int, default=100, metavar="N", help="the N strongest (100)")
     sub = command("landscape", _landscape, "the loss from initial to trained weights, in DIR/figures", filters=False)
     sub.add_argument("names", nargs="+", metavar="RUN")
-    sub = command("timing", _timing, "time the nets alone on this machine, for the claims about time", filters=False)
-    sub.add_argument("--rounds", type=int, default=10, metavar="N", help="(10)")
+    sub = command("timing", _timing, "time a study's nets alone, for its hypotheses about time", filters=False)
+    sub.add_argument("filters", nargs="*", metavar="study=NAME", help="of conf/study, or a .yaml file")
+    sub.add_argument("--rounds", type=int, default=25, metavar="N", help="(25)")
     sub = command("mistakes", _mistakes, "draw what a trained network gets wrong, in DIR/evaluations", filters=False)
     sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
     sub.add_argument("words", metavar="data=NAME data.KEY=VALUE", nargs="*", help="other data than the run's own")
@@ -50,8 +51,16 @@ def _landscape(args: argparse.Namespace) -> int:
 
 def _timing(args: argparse.Namespace) -> int:
     from mlp import timing
+    from sweeps.study.measures import Time
 
-    return written([timing.measure(args.out, rounds=args.rounds)])
+    study = choose_study(args)
+    nets = {
+        hypothesis.measure.cell(study.complete(cell)): study.overrides(cell)
+        for hypothesis in study.hypotheses.values()
+        if isinstance(hypothesis.measure, Time)
+        for cell in hypothesis.cells
+    }
+    return written([timing.measure(args.out, nets, rounds=args.rounds)])
 
 
 def _mistakes(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import math
 import os
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -25,27 +26,26 @@ from sweeps.runs.files import write_atomic
 from sweeps.runs.schema import integer
 from sweeps.runs.status import now
 
-_MODELS = {"360": "mlp1", "512x256": "mlp2"}
-# The report's tables 1 and 2, with tanh.
-_KINDS = (("relu", "ce"), ("sigmoid", "ce"), ("gelu", "ce"), ("tanh", "ce"), ("relu", "euclidean"), ("relu", "hinge"))
 
-
-def measure(out: Path, *, rounds: int = 10, steps: int = 30) -> Path:
-    """Time the twelve nets of the report's tables and write ``<out>/timing.json``; takes about half a minute.
+def measure(out: Path, nets: Mapping[str, Sequence[str]], *, rounds: int = 25, steps: int = 30) -> Path:
+    """Time networks and write ``<out>/timing.json``; eight of them take about a minute.
 
     In each round every net trains ``steps`` batches, of which the first fifth only warms up; an epoch's time is the
     median batch's times the batches of an epoch. Successive rounds begin with another net, lest one always come first.
 
+    Args:
+        nets: the name of each, and the overrides that compose it.
+
     Raises:
-        InputError: ``rounds`` or ``steps`` is too small to say anything, or ``out`` cannot be written.
+        InputError: ``rounds`` or ``steps`` is too small to say anything, there is no net, or ``out`` cannot be written.
     """
     integer(ge=2)("rounds", rounds)
     integer(ge=5)("steps", steps)
-    configs = {
-        f"{activ}-{loss}-{model}": compose(f"activ={activ}", f"loss={loss}", f"model={group}")
-        for model, group in _MODELS.items()
-        for activ, loss in _KINDS
-    }
+    if not nets:
+        raise InputError(
+            "timing", "no hypothesis", "the study has none about time; a measure with take: time makes one"
+        )
+    configs = {name: compose(*overrides) for name, overrides in nets.items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,11 +64,11 @@ def measure(out: Path, *, rounds: int = 10, steps: int = 30) -> Path:
         conditions = provenance.collect(Path(__file__).parent)
     conditions |= {"date": now(), "cores": os.cpu_count(), "load": load_at_start, "cpu_share": share}
     conditions |= {"rounds": rounds, "steps": steps, "threads": 1}
-    nets = {
+    measured = {
         name: {"seconds": values, "median": statistics.median(values), "min": min(values), "max": max(values)}
         for name, values in seconds.items()
     }
-    content = {"unit": "seconds per training epoch, evaluation excluded", "conditions": conditions, "nets": nets}
+    content = {"unit": "seconds per training epoch, evaluation excluded", "conditions": conditions, "nets": measured}
     write_atomic(path(out), json.dumps(content, indent=1).encode() + b"\n")
     return path(out)
 

@@ -166,17 +166,16 @@ def _tables(args: argparse.Namespace) -> int:
     from sweeps.read.summary import has_networks
     from sweeps.show import explore, tables
 
-    name = _study_word(args)
     if args.rows or args.cols:
+        baseline = choose_study(args).baseline if _names_study(args) else None
         collection = load(args)
         is_usual = has_networks(collection.runs) and "test_acc" in collection.runs
         usual = ["test_acc"] if is_usual else [explore.last_column(collection)]
-        baseline = _study(name).baseline if name else None
         table = tables.pivot(collection, args.rows, args.cols, args.values or usual, baseline=baseline)
         render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
         print(render(), end="")
         return 0
-    study, collection = _study(name), load(args)
+    study, collection = choose_study(args), load(args)
     folder_ = folder(args.out, "tables")
     drawn = [tables.table(study, study.tables[key], collection) for key in _chosen(args.only, list(study.tables))]
     return written([path for table in drawn for path in table.write(folder_)])
@@ -185,7 +184,7 @@ def _tables(args: argparse.Namespace) -> int:
 def _figures(args: argparse.Namespace) -> int:
     from sweeps.show import figures
 
-    study, collection = _study(_study_word(args)), load(args)
+    study, collection = choose_study(args), load(args)
     stems = []
     for name in _chosen(args.only, list(study.figures)):
         figure = figures.figure(study, study.figures[name], collection, style=args.style)
@@ -221,7 +220,7 @@ def _claims(args: argparse.Namespace) -> int:
     from sweeps.judge import text
     from sweeps.judge.hypotheses import evaluate
 
-    study = _study(_study_word(args))
+    study = choose_study(args)
     names = _chosen(args.only, list(study.hypotheses))
     findings = [finding for finding in evaluate(study, load(args)) if finding.name in names]
     markdown = text.to_markdown(study, findings)
@@ -236,27 +235,28 @@ def _claims(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from sweeps.show import report
 
-    name = _study_word(args)
-    return written([report.write(load(args), args.out, _study(name) if name else None)])
+    study = choose_study(args) if _names_study(args) else None
+    return written([report.write(load(args), args.out, study)])
 
 
 def _check(args: argparse.Namespace) -> int:
     from sweeps.judge import training
     from sweeps.study import check
 
-    name = _study_word(args)
-    _no_more(args.filters)
-    study = _study(name)
+    study = choose_study(args)
+    if args.filters:
+        raise InputError("argument", args.filters[0], "is unknown here; only study=NAME goes")
     print(check.describe(study), end="")
     line = training.command(study, args.out, training.first_seeds(study))
-    print(f"\nto train    {training.describe(line)}\n            python -m sweeps train study={name or study.name}")
+    print(f"\nto train    {training.describe(line)}\n            python -m sweeps train study={study.word}")
     return 0
 
 
 def _train(args: argparse.Namespace) -> int:
     from sweeps.judge import training
 
-    study, more = _study(_study_word(args)), args.filters
+    study = choose_study(args)
+    more = args.filters
     if args.until_decided:
         return training.until_decided(study, args.out, print, more)
     seeds = training.first_seeds(study)
@@ -322,28 +322,27 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
     return only or known
 
 
+def choose_study(args: argparse.Namespace) -> "Study":
+    """The study that ``study=NAME`` among a command's words names; without one, the only study there is.
+
+    Raises:
+        InputError: there is no such study, its file cannot be used, or none is named and there are several.
+    """
+    from sweeps.study import file
+
+    folders = [find() for find in extensions.load(extensions.STUDIES)]
+    return file.read(_study_word(args) or file.only(folders), folders)
+
+
 def _study_word(args: argparse.Namespace) -> str | None:
-    """What ``study=NAME`` says among a command's words, which it leaves; None without one."""
+    """What ``study=NAME`` says among a command's words, from which it is taken; None without one."""
     found = [word for word in args.filters if word.startswith("study=")]
     args.filters = [word for word in args.filters if word not in found]
     return found[-1].removeprefix("study=") if found else None
 
 
-def _study(name: str | None) -> "Study":
-    """The study of that name; without one, the only study there is.
-
-    Raises:
-        InputError: there is none, or there are several.
-    """
-    from sweeps.study import file
-
-    folders = [find() for find in extensions.load(extensions.STUDIES)]
-    return file.read(file.only(folders) if name is None else name, folders)
-
-
-def _no_more(words: list[str]) -> None:
-    if words:
-        raise InputError("argument", words[0], "is unknown here; only study=NAME goes")
+def _names_study(args: argparse.Namespace) -> bool:
+    return any(word.startswith("study=") for word in args.filters)
 
 
 def figure_stem(out: Path, name: str) -> Path:

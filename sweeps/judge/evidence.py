@@ -130,7 +130,7 @@ class _Trouble:
         if self.unfinished:
             reasons.append(f"not as far as epoch {measure.needs}: {_some(self.unfinished)}")
         if reasons:
-            reasons.append(f"run `python -m sweeps train study={study.name}`")
+            reasons.append(f"run `python -m sweeps train study={study.word}`")
         if self.ambiguous:
             reasons.append(f"several runs with one seed of {_some(self.ambiguous)}; choose among them with a filter")
         if self.unmeasured:

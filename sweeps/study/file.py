@@ -136,6 +136,8 @@ class Study:
     """What a study's file says."""
 
     name: str
+    word: str
+    """By which it was found, and is found again: its name, or a path."""
     path: Path
     title: str
     source: str
@@ -218,7 +220,7 @@ def read(name: str, folders: Iterable[Path] = ()) -> Study:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError("study", name, f"is not YAML: {reason}") from None
-    return parse(content, path)
+    return parse(content, path, name)
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> Path:
@@ -257,7 +259,7 @@ def only(folders: Iterable[Path] = ()) -> str:
 # -- from YAML to a Study --------------------------------------------------------------------------------------------
 
 
-def parse(content: object, path: Path) -> Study:
+def parse(content: object, path: Path, word: str) -> Study:
     """A Study from the file's content.
 
     Raises:
@@ -293,6 +295,7 @@ def parse(content: object, path: Path) -> Study:
     build = _Builder(top["baseline"], axes, measures, numbers)
     return Study(
         name=path.stem,
+        word=word,
         path=path,
         title=top["title"],
         source=top["source"],
