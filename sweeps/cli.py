@@ -261,7 +261,7 @@ def _train(args: argparse.Namespace) -> int:
         return training.until_decided(study, args.out, print, more)
     seeds = training.first_seeds(study)
     if args.seeds is not None:
-        seeds = (*study.seeds.design, *study.seeds.fresh(integer(ge=1)("--seeds", args.seeds)))
+        seeds = (*study.seeds.design, *study.seeds.fresh(integer(ge=0)("--seeds", args.seeds)))
     return training.train(training.command(study, args.out, seeds, more=more))
 
 

@@ -5,7 +5,9 @@ train            run it
 until_decided    look by look, only what hypotheses that are still open need
 """
 
+import contextlib
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -43,15 +45,25 @@ def command(
 
 
 def train(line: Sequence[str]) -> int:
-    """Run the command and return its exit status: 0 all finished, 1 some failed.
+    """Run the command and return its exit status: 0 all finished, 1 some failed, more if it was interrupted.
+
+    Ctrl-C reaches the sweep by itself, SIGTERM is passed on; either way it is waited for, so that nothing is lost.
 
     Raises:
         InputError: it cannot be started.
     """
     try:
-        return subprocess.run(line, check=False).returncode
+        process = subprocess.Popen(line)
     except OSError as error:
         raise InputError("train", line[0], f"cannot be started: {error.strerror}") from None
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while process.returncode is None:
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 def describe(line: Sequence[str]) -> str:
