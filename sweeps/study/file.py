@@ -9,6 +9,7 @@ baseline; its seeds are its sample.
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,27 @@ class Axis:
 
 
 @dataclass(frozen=True)
+class Metric:
+    """How a metric is named, drawn and compared."""
+
+    name: str
+    title: str
+    """``valid accuracy``; the name itself if the file gives none."""
+    axis: str
+    """With its unit: ``accuracy (%)``; the title if the file gives none."""
+    scale: str = "linear"
+    """``linear``, ``log``, or ``accuracy``: percent, on an axis that is logarithmic in the error rate."""
+    digits: int = 4
+    """Decimals in tables."""
+    maximize: bool = False
+    """Whether its highest value is its extreme."""
+    steps: str | None = None
+    """The name under which steps within epochs log it: its extreme is over these. None: over epochs."""
+    epochs: int | None = None
+    """The last epoch that counts for its extreme; None: every epoch counts."""
+
+
+@dataclass(frozen=True)
 class Seeds:
     """Which seeds are for what."""
 
@@ -91,6 +113,8 @@ class TableSpec:
     notes: tuple[str, ...] = ()
     panel: int = 0
     """Columns a part of a wide table; 0: all."""
+    axis: str | None = None
+    """The key whose values are the cells, if they are one axis: other values of it that were run come last."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +134,14 @@ class FigureSpec:
     caption: str
     panels: tuple[Panel, ...]
     columns: int
+    title: str = ""
+    """Above the panels, where they are drawn as the reference draws them."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The axes whose values are lines."""
+        return tuple(dict.fromkeys(panel.lines for panel in self.panels))
 
 
 @dataclass(frozen=True)
@@ -120,6 +151,8 @@ class Reference:
     name: str
     numbers: Path | None
     curves: Path | None
+    notes: tuple[str, ...] = ()
+    """What its numbers are, for the tables that show them."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +187,7 @@ class Study:
     seeds: Seeds
     baseline: Settings
     axes: Mapping[str, Axis]
+    metrics: Mapping[str, Metric]
     reference: Reference | None
     measures: Mapping[str, Measure]
     variance: str
@@ -178,6 +212,10 @@ class Study:
     def axis(self, key: str) -> Axis:
         """The key's axis; of a key without one, an axis without names."""
         return self.axes.get(key) or Axis(key, (), key)
+
+    def metric(self, name: str) -> Metric:
+        """How a metric is shown; one of which the file says nothing goes by its name."""
+        return self.metrics.get(name) or Metric(name, name, name)
 
     def cells(self) -> tuple[Settings, ...]:
         """Every cell that a table, figure or hypothesis needs, each once."""
@@ -214,7 +252,7 @@ def read(name: str, folders: Iterable[Path] = ()) -> Study:
     """
     path = find(name, folders)
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = yaml.load(path.read_bytes(), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("study", name, f"cannot be read: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -256,6 +294,15 @@ def only(folders: Iterable[Path] = ()) -> str:
     return known[0]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as Hydra reads it: 1e-3 is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 # -- from YAML to a Study --------------------------------------------------------------------------------------------
 
 
@@ -278,6 +325,7 @@ def parse(content: object, path: Path, word: str) -> Study:
         seeds=(_as_is, [0, 1, 2]),
         baseline=_mapping,
         axes=(_mapping, {}),
+        metrics=(_mapping, {}),
         reference=(_as_is, None),
         measures=(_mapping, {}),
         variance=(one_of("pooled", "separate", "paired"), "pooled"),
@@ -307,6 +355,7 @@ def parse(content: object, path: Path, word: str) -> Study:
         seeds=_seeds(top["seeds"]),
         baseline=top["baseline"],
         axes=axes,
+        metrics=_each("metrics", top["metrics"], _metric),
         reference=reference,
         measures=measures,
         variance=top["variance"],
@@ -332,6 +381,23 @@ def _axis(where: str, key: str, content: object) -> Axis:
     )
     style = {value: _style(f"{where}.style.{value}", look) for value, look in words.pop("style").items()}
     return Axis(key=key, style=style, **words)
+
+
+def _metric(where: str, name: str, content: object) -> Metric:
+    words = _fields(
+        where,
+        content,
+        title=(text(), name),
+        axis=(text(), None),
+        scale=(one_of("linear", "log", "accuracy"), "linear"),
+        digits=(integer(ge=0, le=15), 4),
+        maximize=(flag(), None),
+        extreme=(_mapping, {}),
+    )
+    extreme = _fields(f"{where}.extreme", words.pop("extreme"), steps=(text(), None), epochs=(integer(ge=1), None))
+    words["axis"] = words["axis"] or words["title"]
+    words["maximize"] = words["scale"] == "accuracy" if words["maximize"] is None else words["maximize"]
+    return Metric(name, **words, **extreme)
 
 
 def _style(where: str, look: str) -> tuple[str, str]:
@@ -373,14 +439,16 @@ def _measure(where: str, name: str, content: object, epochs: int) -> Measure:
 def _reference(content: object, path: Path) -> Reference | None:
     if content is None:
         return None
-    words = _fields("reference", content, name=text(), numbers=(text(), None), curves=(text(), None))
+    words = _fields(
+        "reference", content, name=text(), numbers=(text(), None), curves=(text(), None), notes=(_texts, ())
+    )
     files = {}
     for kind in ("numbers", "curves"):
         file = words[kind] and path.parent / words[kind]
         if file and not file.is_file():
             raise InputError(f"reference.{kind}", words[kind], f"there is no such file beside {path.name}")
         files[kind] = file or None
-    return Reference(words["name"], **files)
+    return Reference(words["name"], **files, notes=words["notes"])
 
 
 def _numbers(reference: Reference | None) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
@@ -442,18 +510,28 @@ class _Builder:
             reference=self._group(f"{where}.reference", words["reference"]),
             notes=words["notes"],
             panel=words["panel"],
+            axis=words["cells"] if isinstance(words["cells"], str) else None,
         )
 
     def figure(self, where: str, name: str, content: object) -> FigureSpec:
         words = _fields(
-            where, content, caption=text(), lines=_as_is, metrics=_texts, rows=(_as_is, [{}]), notes=(_texts, ())
+            where,
+            content,
+            caption=text(),
+            title=(text(), ""),
+            lines=_as_is,
+            metrics=_texts,
+            rows=(_as_is, [{}]),
+            notes=(_texts, ()),
         )
         lines = (words["lines"],) if isinstance(words["lines"], str) else _texts(f"{where}.lines", words["lines"])
         for i, key in enumerate(lines):
             one_of(*self.axes)(f"{where}.lines[{i}]", key)
         rows = self.cells(f"{where}.rows", words["rows"])
         panels = [Panel(key, metric, settings) for key in lines for settings in rows for metric in words["metrics"]]
-        return FigureSpec(name, words["caption"], tuple(panels), len(words["metrics"]), words["notes"])
+        return FigureSpec(
+            name, words["caption"], tuple(panels), len(words["metrics"]), words["title"], words["notes"]
+        )
 
     def hypothesis(self, where: str, name: str, content: object) -> Hypothesis:
         words = _fields(

@@ -16,27 +16,42 @@ FREE: Any = object()
 def select(study: Study, runs: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     """The runs that have the baseline's settings but for ``settings``.
 
-    An option that a run does not have (``activ.approximate`` of a ReLU) is no obstacle. A run of another program, which
-    lacks a key of the baseline, is none of them.
+    A run may lack an option of a choice that the baseline names: a ReLU has no ``activ.approximate``. A run of another
+    program, which lacks other keys of the baseline, is not chosen.
 
     >>> select(study, collection.runs, {"activ": "gelu", "model": "512x256"})   # one row per seed
     >>> select(study, collection.runs, {"lr": FREE})                            # the sweep over lr
     """
     keep = np.ones(len(runs), bool)
     for key, value in study.complete(settings).items():
-        if value is FREE or (key not in runs.columns and "." in key):
+        if value is FREE:
             continue
-        if key not in runs.columns:
+        is_option = "." in key and key.partition(".")[0] in study.baseline
+        if key in runs.columns:
+            keep &= equals(runs[key], value) | (np.asarray(runs[key].isna(), bool) if is_option else False)
+        elif not is_option:
             return runs[:0]
-        keep &= _equals(runs[key], value) | (np.asarray(runs[key].isna(), bool) if "." in key else False)
     return runs[keep]
 
 
-def _equals(column: "pd.Series[Any]", value: Any) -> npt.NDArray[np.bool_]:
-    """Where a column has a value; numbers are equal up to rounding."""
+def others(study: Study, runs: pd.DataFrame, key: str) -> list[Any]:
+    """The values of a key at the baseline that some run has and the study's axis has not, ascending."""
+    if key not in runs.columns:
+        return []
+    column = select(study, runs, {key: FREE})[key].dropna()
+    known = np.zeros(len(column), bool)
+    for value in study.axis(key).values:
+        known |= equals(column, value)
+    return sorted(column[~known].unique(), key=lambda value: (isinstance(value, str), value))
+
+
+def equals(column: "pd.Series[Any]", value: Any) -> npt.NDArray[np.bool_]:
+    """Where a column has a value; numbers are equal up to rounding, and texts of other programs are none."""
     if value is None:
         return np.asarray(column.isna(), bool)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return np.asarray(column == value, bool)
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
-    return np.isclose(numbers, value, rtol=1e-9, atol=0)
+    if isinstance(value, bool):
+        return np.asarray(column.astype("str").str.lower() == str(value).lower(), bool)
+    if isinstance(value, (int, float)):
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
+        return np.isclose(numbers, value, rtol=1e-9, atol=0)
+    return np.asarray(column == value, bool)
