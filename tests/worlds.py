@@ -52,10 +52,10 @@ def run_id(cell, seed):
     return "-".join(value if isinstance(value, str) else f"{key}={value}" for key, value in cell.items()) + f"-{seed}"
 
 
-def world(tmp_path, *, truth=truth, cells=CELLS, seeds=range(5), noise=0.02, epochs=100, rng_seed=0):
+def world(tmp_path, *, truth=truth, cells=CELLS, seeds=range(5), noise=0.02, epochs=100, rng_seed=0, shared=0.3):
     """A collection of complete runs whose curves follow ``truth``; seeds shift a run, and all runs of a seed."""
     rng = np.random.default_rng(rng_seed)
-    shared = {seed: rng.normal(0, 0.3) for seed in seeds}
+    of_seed = {seed: rng.normal(0, shared) for seed in seeds}
     runs, rows = [], []
     for cell, seed in itertools.product(cells, seeds):
         settings = {**BASELINE, **cell}
@@ -65,7 +65,7 @@ def world(tmp_path, *, truth=truth, cells=CELLS, seeds=range(5), noise=0.02, epo
         identity = {"run": run_id(cell, seed), "state": "finished", "epoch": epochs, "target": epochs, "path": "none"}
         runs.append({**identity, **settings, "layers": 1, "seed": seed})
         final, tau, stuck = truth(cell)
-        final += shared[seed] + rng.normal(0, noise)
+        final += of_seed[seed] + rng.normal(0, noise)
         number = np.arange(1, epochs + 1)
         progress = 1 - np.exp(-np.maximum(number - stuck, 0) / tau)
         accuracy = 10 + (final - 10) * progress + rng.normal(0, noise, epochs)

@@ -4,11 +4,15 @@ Nothing is left out in silence. A run that is missing, unfinished or failed is a
 with the command that removes it; a run that diverged counts as the measure says, and is named too.
 """
 
-from collections.abc import Iterable, Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
@@ -17,18 +21,21 @@ from sweeps.study.hypotheses import Hypothesis, Settings
 from sweeps.study.measures import Measure
 from sweeps.study.select import FREE, select
 
+Array = npt.NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Sample:
     """One measure of the cells that a hypothesis compares, at the same seeds."""
 
     seeds: tuple[int, ...]
-    values: dict[str, tuple[float, ...]]
-    """Label of a cell → a number per seed; empty if there is an obstacle."""
+    """The fresh seeds that all cells have, up to the first that one lacks."""
+    values: Mapping[str, tuple[float, ...]]
+    """Label of a cell → a number for each seed."""
     runs: tuple[str, ...]
     """Ids of the runs that these are of."""
     obstacle: str = ""
-    """What keeps the hypothesis from being judged at these seeds, with the way out."""
+    """What keeps the hypothesis from its first look, with the way out."""
     diverged: tuple[str, ...] = ()
     """A sentence for each run that diverged."""
 
@@ -38,110 +45,119 @@ class Evidence:
 
     def __init__(self, study: Study, collection: Collection) -> None:
         self._study = study
-        axes = dict.fromkeys(study.axes, FREE)
-        self._plane = select(study, collection.runs, axes)  # once, instead of all runs for each cell
+        self._plane = select(study, collection.runs, dict.fromkeys(study.axes, FREE))  # once, instead of for each cell
         rows = collection.epochs[collection.epochs["run"].isin(self._plane["run"])]
-        rows = rows[rows["epoch"] <= study.epochs]
-        self._curves = {str(run): curve.sort_values("epoch") for run, curve in rows.groupby("run", observed=True)}
-        self._cells: dict[str, pd.DataFrame] = {}
+        rows = rows[rows["epoch"] <= study.epochs].sort_values("epoch", kind="stable")
+        self._rows: dict[str, Array] = {str(run): where for run, where in rows.groupby("run").indices.items()}
+        self._columns = {column: rows[column].to_numpy() for column in rows.columns}
+        self._runs: dict[str, list[_Run]] = {}
+        self._found: dict[tuple[str, str], _Found] = {}
 
-    def runs(self, settings: Settings) -> pd.DataFrame:
-        """The cell's rows of ``Collection.runs``."""
-        label = self._study.label(settings)
-        if label not in self._cells:
-            self._cells[label] = select(self._study, self._plane, settings)
-        return self._cells[label]
+    def sample(self, hypothesis: Hypothesis, measure: Measure) -> Sample:
+        """The hypothesis's cells at the fresh seeds that are there."""
+        looks = self._study.seeds.looks
+        fresh = self._study.seeds.fresh(looks[-1])
+        cells = {self._study.label(cell): self._cell(cell, measure) for cell in hypothesis.cells}
+        seeds = tuple(itertools.takewhile(lambda seed: all(seed in cell.numbers for cell in cells.values()), fresh))
+        first = fresh[: looks[0]]
+        return Sample(
+            seeds,
+            {label: tuple(cell.numbers[seed] for seed in seeds) for label, cell in cells.items()},
+            tuple(sorted({cell.runs[seed] for cell in cells.values() for seed in seeds})),
+            self._obstacle(list(cells.values()), first, measure) if len(seeds) < len(first) else "",
+            tuple(words for cell in cells.values() for seed, words in cell.diverged.items() if seed in seeds),
+        )
 
-    def seeds(self, hypothesis: Hypothesis) -> set[int]:
-        """Seeds that any of its cells has a run of."""
-        key = self._study.seeds.key
-        found = [self.runs(cell) for cell in hypothesis.cells]
-        return {int(seed) for rows in found if key in rows for seed in rows[key].dropna()}
+    def _cell(self, cell: Settings, measure: Measure) -> "_Found":
+        key = self._study.label(cell), measure.name
+        if key not in self._found:
+            self._found[key] = self._measure(cell, measure)
+        return self._found[key]
 
-    def sample(self, hypothesis: Hypothesis, measure: Measure, seeds: Sequence[int]) -> Sample:
-        """The hypothesis's cells at these seeds."""
-        trouble = _Trouble()
-        values, ids = {}, set()
-        for cell in hypothesis.cells:
-            found = self._cell(cell, measure, seeds, trouble)
-            ids |= {run for run, _ in found.values()}
-            values[self._study.label(cell)] = tuple(found[seed][1] for seed in seeds if seed in found)
-        obstacle = trouble.obstacle(self._study, measure)
-        return Sample(tuple(seeds), {} if obstacle else values, tuple(sorted(ids)), obstacle, tuple(trouble.diverged))
-
-    def _cell(
-        self, cell: Settings, measure: Measure, seeds: Sequence[int], trouble: "_Trouble"
-    ) -> dict[int, tuple[str, float]]:
-        """Seed → run and number, of the runs that are long enough or diverged before."""
-        rows, key = self.runs(cell), self._study.seeds.key
-        name = " ".join(self._study.overrides(cell)) or "the baseline"
-        rows = rows[rows[key].isin(seeds)] if key in rows.columns else rows[:0]
-        if not rows[key].is_unique if key in rows.columns else False:
-            trouble.ambiguous.append(name)
-            return {}
-        missing = sorted(set(seeds) - set(rows[key].astype(int))) if key in rows.columns else list(seeds)
-        if missing:
-            trouble.missing.append(f"{' '.join([*self._study.overrides(cell), f'{key}={_comma(missing)}'])}")
-        found = {}
-        chosen = zip(rows.get(key, []), rows["run"], rows["state"], rows["path"], strict=True)
-        for seed, run, state, path in chosen:
-            curve = self._curve(str(run), measure)
-            if len(curve) < measure.needs and state == "diverged":
-                words = f"The run {name} {key}={seed} diverged after epoch {len(curve)}"
-                if measure.diverged is None:
-                    trouble.lost.append(words)
-                    continue
-                trouble.diverged.append(f"{words}; it counts as {measure.diverged:g} from there on")
-                lost = dict.fromkeys(measure.metrics, measure.diverged)
-                rest = pd.DataFrame(lost, index=range(measure.horizon - len(curve)))
-                curve = pd.concat([curve, rest], ignore_index=True)
-            if len(curve) < measure.needs:
-                trouble.unfinished.append(f"{name} {key}={seed} ({state}, epoch {len(curve)})")
+    def _measure(self, cell: Settings, measure: Measure) -> "_Found":
+        found = _Found(" ".join(self._study.overrides(cell)))
+        runs = self._runs_of(cell)
+        for run in runs:
+            if sum(other.seed == run.seed for other in runs) > 1:
+                found.troubles[run.seed] = "there are several runs; choose one with a filter"
+                continue
+            curve, length = self._curve(run.id, measure)
+            if length < measure.needs and run.state == "diverged" and measure.diverged is not None:
+                found.diverged[run.seed] = (
+                    f"The run {found.overrides} {self._study.seeds.key}={run.seed} diverged after epoch {length}; it "
+                    f"counts as {measure.diverged:g} from there on"
+                )
+                lost = np.full(measure.needs - length, measure.diverged)
+                curve, length = {name: np.append(values, lost) for name, values in curve.items()}, measure.needs
+            if length < measure.needs:
+                found.troubles[run.seed] = f"{run.state} before epoch {measure.needs}, at {length}"
                 continue
             try:
-                found[int(seed)] = str(run), measure.of(curve.iloc[: measure.needs], Path(path))
+                value = measure.of(curve, Path(run.path))
             except InputError as error:
-                trouble.unmeasured.append(f"{name} {key}={seed} ({error})")
+                found.troubles[run.seed] = str(error)
+                continue
+            if math.isfinite(value):
+                found.numbers[run.seed], found.runs[run.seed] = value, run.id
+            else:
+                found.troubles[run.seed] = f"its {measure.text} is {value}"
         return found
 
-    def _curve(self, run: str, measure: Measure) -> pd.DataFrame:
-        curve = self._curves.get(run)
-        if curve is None:
-            return pd.DataFrame(columns=list(measure.metrics), dtype=float)
-        return curve.reindex(columns=list(measure.metrics))
+    def _runs_of(self, cell: Settings) -> "list[_Run]":
+        label, key = self._study.label(cell), self._study.seeds.key
+        if label not in self._runs:
+            rows = select(self._study, self._plane, cell)
+            rows = rows[rows[key].notna()] if key in rows.columns else rows[:0]
+            words = (rows[column] for column in ("run", "state", "path")) if len(rows) else ([], [], [])
+            self._runs[label] = [
+                _Run(int(seed), *map(str, texts)) for seed, *texts in zip(rows.get(key, []), *words, strict=True)
+            ]
+        return self._runs[label]
 
+    def _curve(self, run: str, measure: Measure) -> tuple[dict[str, Array], int]:
+        """The measure's metrics over its first epochs, and how many of them there are."""
+        where = self._rows.get(run, np.empty(0, int))[: measure.needs]
+        none = np.full(len(where), np.nan)
+        curve = {name: self._columns[name][where] if name in self._columns else none for name in measure.metrics}
+        return curve, len(where)
 
-@dataclass
-class _Trouble:
-    """What is found to be wrong with the runs of a hypothesis, collected cell by cell."""
-
-    missing: list[str] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)
-    ambiguous: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    unmeasured: list[str] = field(default_factory=list)
-    diverged: list[str] = field(default_factory=list)
-
-    def obstacle(self, study: Study, measure: Measure) -> str:
-        """One sentence, or nothing."""
-        reasons = []
-        if self.missing:
-            reasons.append(f"missing: {_some(self.missing)}")
-        if self.unfinished:
-            reasons.append(f"not as far as epoch {measure.needs}: {_some(self.unfinished)}")
-        if reasons:
-            reasons.append(f"run `python -m sweeps train study={study.word}`")
-        if self.ambiguous:
-            reasons.append(f"several runs with one seed of {_some(self.ambiguous)}; choose among them with a filter")
-        if self.unmeasured:
-            reasons.append(f"not measured: {_some(self.unmeasured)}")
-        if self.lost:
-            reasons.append(f"{_some(self.lost)}, and has no {measure.text}")
+    def _obstacle(self, cells: "Sequence[_Found]", seeds: Sequence[int], measure: Measure) -> str:
+        """What is missing or wrong at these seeds, in one sentence."""
+        key = self._study.seeds.key
+        missing: list[str] = []
+        wrong: dict[str, list[str]] = {}
+        for cell in cells:
+            absent = [seed for seed in seeds if seed not in cell.numbers and seed not in cell.troubles]
+            if absent:
+                missing.append(f"{cell.overrides} {key}={','.join(map(str, absent))}".strip())
+            for seed in seeds:
+                if seed in cell.troubles:
+                    wrong.setdefault(cell.troubles[seed], []).append(f"{cell.overrides} {key}={seed}".strip())
+        reasons = [f"missing: {_some(missing)}"] if missing else []
+        reasons += [f"{trouble}: {_some(places)}" for trouble, places in wrong.items()]
+        if missing or any(" before epoch " in trouble for trouble in wrong):
+            reasons.append(f"run `python -m sweeps train study={self._study.word}`")
         return "; ".join(reasons)
 
 
-def _comma(numbers: Iterable[int]) -> str:
-    return ",".join(map(str, numbers))
+@dataclass(frozen=True)
+class _Run:
+    seed: int
+    id: str
+    state: str
+    path: str
+
+
+@dataclass
+class _Found:
+    """What the runs of a cell have come to, by seed."""
+
+    overrides: str
+    numbers: dict[int, float] = field(default_factory=dict)
+    runs: dict[int, str] = field(default_factory=dict)
+    troubles: dict[int, str] = field(default_factory=dict)
+    """Why a run that is there gives no number."""
+    diverged: dict[int, str] = field(default_factory=dict)
 
 
 def _some(items: Sequence[str], most: int = 4) -> str:

@@ -123,6 +123,6 @@ def open_cells(study: Study, out: Path) -> list[Settings]:
     needed: dict[str, Settings] = {}
     for finding in evaluate(study, collection):
         hypothesis = study.hypotheses[finding.name]
-        if finding.is_open and not isinstance(hypothesis.measure, Time):
+        if finding.next_look is not None and not isinstance(hypothesis.measure, Time):
             needed |= {study.label(cell): cell for cell in hypothesis.cells}
     return list(needed.values())

@@ -529,9 +529,7 @@ class _Builder:
             one_of(*self.axes)(f"{where}.lines[{i}]", key)
         rows = self.cells(f"{where}.rows", words["rows"])
         panels = [Panel(key, metric, settings) for key in lines for settings in rows for metric in words["metrics"]]
-        return FigureSpec(
-            name, words["caption"], tuple(panels), len(words["metrics"]), words["title"], words["notes"]
-        )
+        return FigureSpec(name, words["caption"], tuple(panels), len(words["metrics"]), words["title"], words["notes"])
 
     def hypothesis(self, where: str, name: str, content: object) -> Hypothesis:
         words = _fields(

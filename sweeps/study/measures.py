@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+Curve = Mapping[str, npt.NDArray[np.float64]]
+"""Metric → its value at each epoch."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure(ABC):
     """One number of a run."""
@@ -63,11 +67,11 @@ class Measure(ABC):
         return self.horizon
 
     @abstractmethod
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+    def of(self, curve: Curve, run: Path) -> float:
         """The number of a run.
 
         Args:
-            curve: its first ``needs`` epochs: one row an epoch, a column for each of ``metrics``.
+            curve: of each of ``metrics`` its (needs,) values, an epoch each.
             run: its directory.
 
         Raises:
@@ -93,9 +97,9 @@ class Last(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,) if self.minus is None else (self.metric, self.minus)
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
-        last = curve.iloc[-self.epochs :]
-        return float(last[self.metric].mean() - (last[self.minus].mean() if self.minus is not None else 0.0))
+    def of(self, curve: Curve, run: Path) -> float:
+        less = curve[self.minus][-self.epochs :].mean() if self.minus is not None else 0.0
+        return float(curve[self.metric][-self.epochs :].mean() - less)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,7 @@ class First(Measure):
     def needs(self) -> int:
         return self.epochs
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+    def of(self, curve: Curve, run: Path) -> float:
         return float(curve[self.metric].mean())
 
 
@@ -135,9 +139,9 @@ class Best(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric, self.by)
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
-        by = curve[self.by].to_numpy(float)
-        return float(curve[self.metric].iloc[int(np.argmax(by) if self.maximize else np.argmin(by))])
+    def of(self, curve: Curve, run: Path) -> float:
+        by = curve[self.by]
+        return float(curve[self.metric][np.argmax(by) if self.maximize else np.argmin(by)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +157,7 @@ class Extreme(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,)
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+    def of(self, curve: Curve, run: Path) -> float:
         values = curve[self.metric]
         return float(values.max() if self.highest else values.min())
 
@@ -185,13 +189,13 @@ class Until(Measure):
     def needs(self) -> int:
         return self.epochs or self.horizon
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
-        values = np.concatenate([[self.start], curve[self.metric].to_numpy(float)])
+    def of(self, curve: Curve, run: Path) -> float:
+        values = np.concatenate([[self.start], curve[self.metric]])
         threshold = self.below if self.below is not None else self.above
         assert threshold is not None
         passed = np.flatnonzero(values < threshold if self.below is not None else values > threshold)
         if not passed.size:
-            return float(len(curve))
+            return float(len(values) - 1)
         end = int(passed[0])
         if end == 0:
             return 0.0
@@ -214,8 +218,8 @@ class Rise(Measure):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,)
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
-        values: npt.NDArray[np.float64] = curve[self.metric].to_numpy(float)
+    def of(self, curve: Curve, run: Path) -> float:
+        values = curve[self.metric]
         whole = values[len(values) % self.epochs :]  # blocks end at the last epoch
         blocks = whole.reshape(-1, self.epochs).mean(axis=1)
         return float(100 * (blocks[-1] / blocks[:-1].min() - 1))
@@ -244,7 +248,7 @@ class FromTable(Measure):
     def metrics(self) -> tuple[str, ...]:
         return ()
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+    def of(self, curve: Curve, run: Path) -> float:
         import pandas as pd
 
         try:
@@ -279,7 +283,7 @@ class Time(Measure):
     def metrics(self) -> tuple[str, ...]:
         return ()
 
-    def of(self, curve: "pd.DataFrame", run: Path) -> float:
+    def of(self, curve: Curve, run: Path) -> float:
         raise TypeError("a time is measured by the timing command, not from a run")
 
     def cell(self, settings: Mapping[str, Any]) -> str:
