@@ -241,15 +241,16 @@ def answers(rng, seeds, difficulty, skill, spread_of_seeds=0.4):
 def test_seeds_and_items_are_both_samples(spread_of_seeds, too_narrow):
     """Intervals cover the accuracy over all seeds and items; those over seeds or items alone do not."""
     rng = np.random.default_rng(5)
-    studies, everything = 400, rng.normal(-2, 1.5, 400_000)
-    true = answers(rng, 1000, everything[:10_000], 0.0, spread_of_seeds).mean()
+    studies, everything = 800, rng.normal(-2, 1.5, 400_000)
+    blocks = everything[:80_000].reshape(20, -1)
+    true = np.mean([answers(rng, 1000, block, 0.0, spread_of_seeds).mean() for block in blocks])
     covered = {"both": 0, "items": 0, "seeds": 0}
     for _ in range(studies):
         a = answers(rng, 4, rng.choice(everything, 300), 0.0, spread_of_seeds)
         for name, found in (("both", crossed(a)), ("items", estimate(a.mean(0))), ("seeds", estimate(a.mean(1)))):
             low, high = found.interval()
             covered[name] += low <= true <= high
-    assert covered["both"] / studies >= 0.93
+    assert covered["both"] / studies >= 0.92
     assert covered[too_narrow] / studies < 0.9
 
 

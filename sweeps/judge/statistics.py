@@ -102,6 +102,22 @@ def p_below(mean: npt.ArrayLike, error: npt.ArrayLike, df: npt.ArrayLike, bound:
     return p_above(-np.asarray(mean, float), error, df, -np.asarray(bound, float))
 
 
+def p_inside(
+    mean: npt.ArrayLike, error: npt.ArrayLike, df: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike
+) -> Array:
+    """p-values against "the mean is not between ``low`` and ``high``": small when it is shown to be inside."""
+    return np.maximum(p_above(mean, error, df, low), p_below(mean, error, df, high))
+
+
+def p_outside(
+    mean: npt.ArrayLike, error: npt.ArrayLike, df: npt.ArrayLike, low: npt.ArrayLike, high: npt.ArrayLike
+) -> Array:
+    """p-values against "the mean is between ``low`` and ``high``"; with two finite bounds there are two ways out."""
+    ways = np.isfinite(low).astype(float) + np.isfinite(high)
+    nearest = np.minimum(p_below(mean, error, df, low), p_above(mean, error, df, high))
+    return np.asarray(np.minimum(1.0, ways * nearest), float)
+
+
 def at_least(required: int, p_values: npt.ArrayLike) -> Array:
     """p-value for "at least ``required`` of these are true": partial conjunction (Benjamini and Heller 2008).
 
