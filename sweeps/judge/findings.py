@@ -289,7 +289,7 @@ class Look:
         """The smallest, corrected for all hypotheses and looks: the verdict is decided where it is at most ALPHA."""
         clear, equal = self.rule.levels
         levels = {Verdict.HOLDS: clear, Verdict.CONTRADICTED: clear, Verdict.LEVEL: equal}
-        return min(1.0, *(p * ALPHA / levels[v] for v, p in self.p_values.items() if levels[v]))
+        return min([1.0, *(p * ALPHA / levels[v] for v, p in self.p_values.items() if levels[v])])
 
     @cached_property
     def tally(self) -> Mapping[Outcome, int]:
