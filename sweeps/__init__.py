@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from sweeps.runs.lazy import attributes
 
 if TYPE_CHECKING:
+    from sweeps.judge.compare import Difference as Difference
+    from sweeps.judge.compare import compare as compare
     from sweeps.launch.main import main as main
     from sweeps.launch.sweep import sweep as sweep
     from sweeps.read.collect import Collection as Collection
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "Collection": "sweeps.read.collect",
+    "Difference": "sweeps.judge.compare",
     "Diverged": "sweeps.runs.errors",
     "InputError": "sweeps.runs.errors",
     "Program": "sweeps.runs.program",
     "Result": "sweeps.runs.status",
     "Run": "sweeps.runs.session",
     "SweepsError": "sweeps.runs.errors",
+    "compare": "sweeps.judge.compare",
     "current_run": "sweeps.runs.session",
     "load": "sweeps.read.collect",
     "main": "sweeps.launch.main",
