@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, InkedBatches, Split
-from mlp.epochs import Epoch
+from mlp.epochs import Epoch, Window, windows
 from mlp.ink import InkedBatch
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
@@ -42,6 +42,8 @@ class Trainer:
         self._team = team = Team(_worthwhile(threads, self._batch_size, count))
         self.members = team.size
         """Processes that it trains with."""
+        self.windows: list[Window] = []
+        """Of what was trained last."""
 
         activation = ACTIVATIONS[config.activ.name]
         theta, self._grads = team.zeros(count, self._dtype), team.zeros((team.size, count), self._dtype)
@@ -122,14 +124,18 @@ class Trainer:
             Diverged: a loss became NaN or infinite.
         """
         total, correct = 0.0, 0
+        batches: list[tuple[float, int, int]] = []
         with self._inked_order():
             for start in range(0, len(index), self._batch_size):
-                loss, right = self._step(index[start : start + self._batch_size])
+                rows = index[start : start + self._batch_size]
+                loss, right = self._step(rows)
                 if not math.isfinite(loss):
                     raise Diverged(f"the loss became {loss} in batch {start // self._batch_size + 1}")
                 total += loss
                 correct += right
+                batches.append((loss, right, len(rows)))
                 after_batch()
+        self.windows = windows(batches)
         return total, correct
 
     @contextmanager

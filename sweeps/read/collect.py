@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sweeps.read import filters as conditions
+from sweeps.read import steps
 from sweeps.read.snapshot import Snapshot, refresh
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import read_file, write_atomic
@@ -64,6 +65,10 @@ class Collection:
     """What most of the runs judge an epoch by; None if no run says."""
     maximize: bool = True
     """Whether its highest value is the best."""
+
+    def steps(self) -> pd.DataFrame:
+        """What the runs logged within epochs, read when asked for: a row per run, epoch and step, then every metric."""
+        return steps.load(self.out, dict(zip(self.runs["run"], self.runs["epoch"], strict=True)))
 
 
 def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, epochs: int | None = None) -> Collection:

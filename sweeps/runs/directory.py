@@ -3,7 +3,7 @@
     <out>/runs/<run_id>/
         config.yaml        the identity, resolved
         metrics.csv        one row per epoch: its number, and whatever the program logs
-        steps.csv          what it logs more than once an epoch: epoch, step, metric, value
+        steps.csv          what it logs as steps, or more than once an epoch: epoch, step, metric, value
         status.json        :class:`sweeps.runs.status.Status`
         provenance.json    what trained it: one entry for each session
         checkpoint.npz     the program's state, and the metrics so far

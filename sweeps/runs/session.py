@@ -125,6 +125,7 @@ class Run:
         self._capture: Callable[[], Any] | None = None
         self._every = spec.checkpoint_every
         self._logged: list[dict[str, float]] = []  # in this epoch
+        self._logged_steps: list[dict[str, float]] = []  # likewise
         self._in_epoch: int | None = None
         self._clock = time.perf_counter()
         self._facts: dict[str, Any] = {}
@@ -185,7 +186,8 @@ class Run:
             self._record()
         for number in range(len(self._history) + 1, self._target + 1):
             self._stop.check()
-            self._in_epoch, self._logged, self._clock = number, [], time.perf_counter()
+            self._in_epoch, self._logged, self._logged_steps = number, [], []
+            self._clock = time.perf_counter()
             yield number
             self._complete()
 
@@ -196,11 +198,24 @@ class Run:
             InputError: a value is not a number, or a name is not one.
         """
         self._logged.append(metrics.checked({**(values or {}), **metrics_}))
+        self._check_in_epoch()
+
+    def log_step(self, values: Mapping[str, Any] | None = None, /, **metrics_: Any) -> None:
+        """Metrics of a part of this epoch, such as a hundred batches: kept as steps, and no metrics of the epoch.
+
+        Raises:
+            InputError: a value is not a number, or a name is not one.
+        """
+        self._logged_steps.append(metrics.checked({**(values or {}), **metrics_}))
+        self._check_in_epoch()
+
+    def _check_in_epoch(self) -> None:
         if self._recorded and self._in_epoch is None:
             self._refuse_logged()
 
     def _refuse_logged(self) -> None:
-        names = ", ".join(dict.fromkeys(name for values in self._logged for name in values))
+        logged = (*self._logged, *self._logged_steps)
+        names = ", ".join(dict.fromkeys(name for values in logged for name in values))
         if names:
             raise InputError("metric", names, "is logged outside of the epochs; log it within one")
 
@@ -292,7 +307,7 @@ class Run:
             self._check_names(row)
             self._in_epoch = None
             steps = self._steps(number)
-            self._logged = []
+            self._logged, self._logged_steps = [], []
             if steps:
                 self._dir.append_steps(steps)
             if set(row) <= set(self._names):
@@ -324,18 +339,18 @@ class Run:
         self._row_names = names
 
     def _steps(self, number: int) -> list[tuple[int, int, str, float]]:
-        """Of the names that were logged more than once in this epoch."""
+        """What was logged as steps in this epoch, and the names that were logged more than once."""
         counts: dict[str, int] = {}
         for values in self._logged:
             for name in values:
                 counts[name] = counts.get(name, 0) + 1
+        often = ({name: value for name, value in values.items() if counts[name] > 1} for values in self._logged)
         seen: dict[str, int] = {}
         rows = []
-        for values in self._logged:
+        for values in (*self._logged_steps, *often):
             for name, value in values.items():
-                if counts[name] > 1:
-                    seen[name] = seen.get(name, 0) + 1
-                    rows.append((number, seen[name], name, value))
+                seen[name] = seen.get(name, 0) + 1
+                rows.append((number, seen[name], name, value))
         return rows
 
     def _finish(self, value: Any) -> None:
