@@ -44,6 +44,8 @@ class Trainer:
         """Processes that it trains with."""
         self.windows: list[Window] = []
         """Of what was trained last."""
+        self.test_correct = team.zeros(len(dataset.test), np.bool_)
+        """(images,) Whether each image of the test set was classified correctly when it was last evaluated."""
 
         activation = ACTIVATIONS[config.activ.name]
         theta, self._grads = team.zeros(count, self._dtype), team.zeros((team.size, count), self._dtype)
@@ -192,19 +194,27 @@ class Trainer:
         block = min(_EVALUATION_ROWS, len(split))
         batches = self._evaluations.get(id(split)) or Batches(split, block, self._dtype)
         self._evaluations[id(split)] = batches
+        hits = self.test_correct if split is self._dataset.test else None
         loss, correct = 0.0, 0
         for start in range(rows.start, rows.stop, block):
-            x, labels = batches.take(np.arange(start, min(start + block, rows.stop)))
-            block_loss, block_correct = self._measure(self.network, x, labels)
+            part = slice(start, min(start + block, rows.stop))
+            x, labels = batches.take(np.arange(part.start, part.stop))
+            block_loss, block_correct = self._measure(self.network, x, labels, None if hits is None else hits[part])
             loss += block_loss
             correct += block_correct
         return loss, correct
 
-    def _measure(self, network: Network, x: NDArray[Any] | InkedBatch, labels: Labels) -> tuple[float, int]:
-        """Summed loss, and how many are right."""
+    def _measure(
+        self,
+        network: Network,
+        x: NDArray[Any] | InkedBatch,
+        labels: Labels,
+        hits: NDArray[np.bool_] | None = None,
+    ) -> tuple[float, int]:
+        """Summed loss, and how many are right; ``hits`` (batch,) is filled with which."""
         logits = network.forward(x)
-        correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
-        return self._loss.forward(logits, labels), correct
+        right = np.equal(logits.argmax(axis=1), labels, out=hits)  # first, for the loss overwrites the logits
+        return self._loss.forward(logits, labels), int(np.count_nonzero(right))
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:

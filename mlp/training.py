@@ -57,6 +57,7 @@ def train_network(config: RunConfig, run: Run) -> None:
                 stats.append(RunDir(run.path), probe.measure(trainer.network.theta, number))
             for window in trainer.windows:
                 run.log_step(window._asdict())
+            run.log_items(test_correct=trainer.test_correct)
             run.log({name: value for name, value in row._asdict().items() if name != "epoch"})
 
 
