@@ -14,7 +14,7 @@ from mlp.composition import compose
 from mlp.evaluate import choose_data, evaluate
 from mlp.model import load
 from mlp.training import train
-from sweeps.runs import items
+from sweeps.runs import outcomes
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
 
@@ -27,7 +27,7 @@ def test_the_bits_of_mnist_are_its_accuracy_and_those_of_the_kept_network(comman
     (run,) = collection.runs["run"]
     bits = collection.items("test_correct")
     assert bits.shape == (1, 10_000)
-    assert (bits.dtypes == bool).all()
+    assert set(bits.dtypes) == {np.dtype(bool)}
     assert 100 * bits.loc[run].sum() / 10_000 == collection.runs["test_acc"][0]
     model = load(run, tmp_path / "out")
     evaluation = evaluate(model, choose_data(model)[1])
@@ -87,15 +87,8 @@ def fit(tmp_path):
 
 @pytest.mark.parametrize("state", [None, {"n": 0}])
 def test_the_last_epochs_are_kept_for_any_program(fit, state):
-    found = items.load(
-        fit(
-            2,
-            state=state,
-            hits=[[True], [False] * 9 + [True]],
-            label=[[1], np.arange(3, dtype=np.uint8)],
-            file=[[0.5]] * 2,
-        )
-    )
+    labels = [[1], np.arange(3, dtype=np.uint8)]
+    found = outcomes.load(fit(2, state=state, hits=[[True], [False] * 9 + [True]], label=labels, file=[[0.5]] * 2))
     assert found.epoch == 2
     assert {name: (array.dtype.name, array.tolist()) for name, array in found.arrays.items()} == {
         "hits": ("bool", [False] * 9 + [True]), "label": ("uint8", [0, 1, 2]), "file": ("float64", [0.5]),
@@ -108,7 +101,7 @@ def test_a_function_without_epochs_has_items_too(tmp_path):
         return {"acc": 50}
 
     run = RunDir(sweeps.run(fit, {}, out=tmp_path / "out").path)
-    assert items.load(run).arrays["correct"].tolist() == [True, False]
+    assert outcomes.load(run).arrays["correct"].tolist() == [True, False]
 
 
 def test_what_is_logged_is_a_copy(tmp_path):
@@ -120,7 +113,7 @@ def test_what_is_logged_is_a_copy(tmp_path):
             run.log(loss=1)
 
     run = RunDir(sweeps.run(fit, {}, out=tmp_path / "out").path)
-    assert items.load(run).arrays["correct"].tolist() == [True, False]
+    assert outcomes.load(run).arrays["correct"].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_a_step_outside_of_the_epochs_is_named(train):
             run.log(loss=1)
         run.log_step(late=1)
 
-    with pytest.raises(InputError, match="^metric=late: is logged outside of the epochs"):
+    with pytest.raises(InputError, match=r"^metric=late: is logged outside of the epochs"):
         train(fit)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweeps.runs import items
+from sweeps.runs import outcomes
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.reading import printable
@@ -34,7 +34,7 @@ def load(out: Path, epochs: Mapping[str, int], name: str) -> pd.DataFrame:
     found, known = {}, set()
     for run, epoch in epochs.items():
         try:
-            kept = items.load(RunDir.of(out, run))
+            kept = outcomes.load(RunDir.of(out, run))
         except DamagedRun as damage:
             log.warning("%s", printable(str(damage)))
             continue

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from sweeps.runs import checkpoint, code, items, metrics, provenance, state
+from sweeps.runs import checkpoint, code, metrics, outcomes, provenance, state
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import Busy, DamagedRun, Diverged, InputError, Interrupted
 from sweeps.runs.files import read_file
@@ -126,7 +126,7 @@ class Run:
         self._every = spec.checkpoint_every
         self._logged: list[dict[str, float]] = []  # in this epoch
         self._logged_steps: list[dict[str, float]] = []  # likewise
-        self._logged_items: dict[str, items.Array] = {}  # likewise
+        self._logged_items: dict[str, outcomes.Array] = {}  # likewise
         self._in_epoch: int | None = None
         self._clock = time.perf_counter()
         self._facts: dict[str, Any] = {}
@@ -218,7 +218,7 @@ class Run:
         Raises:
             InputError: an array is not (items,) of booleans or numbers, or a name is none.
         """
-        self._logged_items |= items.checked({**(values or {}), **arrays})
+        self._logged_items |= outcomes.checked({**(values or {}), **arrays})
         self._check_in_epoch()
 
     def _check_in_epoch(self) -> None:
@@ -226,7 +226,7 @@ class Run:
             self._refuse_logged()
 
     def _refuse_logged(self) -> None:
-        logged = (*self._logged, *self._logged_steps, self._logged_items)
+        logged: tuple[Mapping[str, Any], ...] = (*self._logged, *self._logged_steps, self._logged_items)
         names = ", ".join(dict.fromkeys(name for values in logged for name in values))
         if names:
             raise InputError("metric", names, "is logged outside of the epochs; log it within one")
@@ -332,7 +332,7 @@ class Run:
             is_last = number == self._target
             is_saved = number % self._every == 0 or is_last
             if is_saved and self._logged_items:  # first, so that a finished run has them
-                items.save(self._dir, number, self._logged_items, durable=is_last)
+                outcomes.save(self._dir, number, self._logged_items, durable=is_last)
             self._logged_items = {}
             if is_saved and self._capture:
                 checkpoint.save(self._dir, self._capture(), [*self._history, row])

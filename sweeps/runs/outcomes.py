@@ -25,7 +25,7 @@ _MEMBERS = ("numbers", "bits", "count")
 Array = NDArray[Any]
 
 
-class Items(NamedTuple):
+class Outcomes(NamedTuple):
     """Of one epoch."""
 
     epoch: int
@@ -78,7 +78,7 @@ def save(run: RunDir, epoch: int, arrays: Mapping[str, Array], *, durable: bool 
     write_atomic(run.items, buffer.getvalue(), durable=durable)
 
 
-def load(run: RunDir) -> Items | None:
+def load(run: RunDir) -> Outcomes | None:
     """What was saved last, or None; nothing in the file is believed.
 
     Raises:
@@ -102,7 +102,7 @@ def load(run: RunDir) -> Items | None:
                     arrays[name] = read(f"numbers/{name}")
             if any(array.ndim != 1 for array in arrays.values()):
                 raise ValueError("an array that is no list")
-            return Items(_whole(read("epoch")), arrays)
+            return Outcomes(_whole(read("epoch")), arrays)
     except FileNotFoundError:
         return None
     except DamagedRun:
