@@ -79,12 +79,13 @@ def by_line(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
     keys = [*CELL, "metric", "epoch"]
     mine = long.groupby(keys)["value_of_ours"].agg(["mean", "std", "min", "max", "count"]).reset_index()
     points = theirs.merge(mine, on=keys)
-    reading = points["metric"].str.rpartition("_")[2].map(READING)
+    is_loss = points["metric"].str.endswith("loss").astype(bool)
+    reading = np.where(is_loss, READING["loss"], READING["acc"])
     n, difference = points["count"], points["y"] - points["mean"]
     points = points.assign(
         difference=difference,
         distance=difference.abs(),
-        relative=(100 * difference / points["mean"]).abs().where(points["metric"].str.endswith("loss")),
+        relative=(100 * difference / points["mean"]).abs().where(is_loss),
         square=difference**2,
         variance=points["std"] ** 2 * (1 + 1 / n),
         inside=(points["y"] >= points["min"] - reading) & (points["y"] <= points["max"] + reading),
