@@ -1,6 +1,11 @@
-"""What an epoch of a network's training is measured by: the columns of its metrics.csv."""
+"""What a network's training is measured by: the columns of its metrics.csv, and the steps of its steps.csv."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
+
+WINDOW = 50
+"""Batches of a window: the report's tables are extremes over such means (6 an epoch of 300 batches)."""
 
 
 class Epoch(NamedTuple):
@@ -19,3 +24,24 @@ class Epoch(NamedTuple):
     test_acc: float
     seconds: float
     eval_seconds: float
+
+
+class Window(NamedTuple):
+    """Means per image over :data:`WINDOW` batches, or what is left of an epoch, each measured before its update."""
+
+    window_train_loss: float
+    window_train_acc: float  # percent
+
+
+def windows(batches: Sequence[tuple[float, int, int]]) -> list[Window]:
+    """The windows of an epoch.
+
+    Args:
+        batches: summed loss, how many were right, and images, of each batch in order.
+    """
+    found = []
+    for start in range(0, len(batches), WINDOW):
+        losses, right, sizes = zip(*batches[start : start + WINDOW], strict=True)
+        images = sum(sizes)
+        found.append(Window(math.fsum(losses) / images, 100 * sum(right) / images))
+    return found

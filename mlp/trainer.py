@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlp.activations import ACTIVATIONS
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, InkedBatches, Split
-from mlp.epochs import Epoch
+from mlp.epochs import Epoch, Window, windows
 from mlp.ink import InkedBatch
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
@@ -42,6 +42,10 @@ class Trainer:
         self._team = team = Team(_worthwhile(threads, self._batch_size, count))
         self.members = team.size
         """Processes that it trains with."""
+        self.windows: list[Window] = []
+        """Of what was trained last."""
+        self.test_correct = team.zeros(len(dataset.test), np.bool_)
+        """(images,) Whether each image of the test set was classified correctly when it was last evaluated."""
 
         activation = ACTIVATIONS[config.activ.name]
         theta, self._grads = team.zeros(count, self._dtype), team.zeros((team.size, count), self._dtype)
@@ -122,14 +126,18 @@ class Trainer:
             Diverged: a loss became NaN or infinite.
         """
         total, correct = 0.0, 0
+        batches: list[tuple[float, int, int]] = []
         with self._inked_order():
             for start in range(0, len(index), self._batch_size):
-                loss, right = self._step(index[start : start + self._batch_size])
+                rows = index[start : start + self._batch_size]
+                loss, right = self._step(rows)
                 if not math.isfinite(loss):
                     raise Diverged(f"the loss became {loss} in batch {start // self._batch_size + 1}")
                 total += loss
                 correct += right
+                batches.append((loss, right, len(rows)))
                 after_batch()
+        self.windows = windows(batches)
         return total, correct
 
     @contextmanager
@@ -186,19 +194,27 @@ class Trainer:
         block = min(_EVALUATION_ROWS, len(split))
         batches = self._evaluations.get(id(split)) or Batches(split, block, self._dtype)
         self._evaluations[id(split)] = batches
+        hits = self.test_correct if split is self._dataset.test else None
         loss, correct = 0.0, 0
         for start in range(rows.start, rows.stop, block):
-            x, labels = batches.take(np.arange(start, min(start + block, rows.stop)))
-            block_loss, block_correct = self._measure(self.network, x, labels)
+            part = slice(start, min(start + block, rows.stop))
+            x, labels = batches.take(np.arange(part.start, part.stop))
+            block_loss, block_correct = self._measure(self.network, x, labels, None if hits is None else hits[part])
             loss += block_loss
             correct += block_correct
         return loss, correct
 
-    def _measure(self, network: Network, x: NDArray[Any] | InkedBatch, labels: Labels) -> tuple[float, int]:
-        """Summed loss, and how many are right."""
+    def _measure(
+        self,
+        network: Network,
+        x: NDArray[Any] | InkedBatch,
+        labels: Labels,
+        hits: NDArray[np.bool_] | None = None,
+    ) -> tuple[float, int]:
+        """Summed loss, and how many are right; ``hits`` (batch,) is filled with which."""
         logits = network.forward(x)
-        correct = int(np.count_nonzero(logits.argmax(axis=1) == labels))  # first, for the loss overwrites the logits
-        return self._loss.forward(logits, labels), correct
+        right = np.equal(logits.argmax(axis=1), labels, out=hits)  # first, for the loss overwrites the logits
+        return self._loss.forward(logits, labels), int(np.count_nonzero(right))
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:

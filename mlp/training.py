@@ -60,6 +60,9 @@ def train_network(config: RunConfig, run: Run) -> None:
             row = trainer.epoch(number, run.check)
             if probe:  # first, so that a finished run has its stats
                 stats.append(RunDir(run.path), probe.measure(trainer.network.theta, number))
+            for window in trainer.windows:
+                run.log_step(window._asdict())
+            run.log_items(test_correct=trainer.test_correct)
             run.log({name: value for name, value in row._asdict().items() if name != "epoch"})
 
 

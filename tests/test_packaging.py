@@ -58,8 +58,9 @@ def contents(path):
 
 def test_the_wheel_holds_the_configurations_and_mnist(dist):
     held = contents(wheel(dist))
-    configurations = {f"mlp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    configurations = {f"mlp/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*") if path.is_file()}
     assert len(configurations) > 20
+    assert "mlp/conf/study/report/curves.csv" in configurations
     assert configurations <= held.keys()
     assert sum(name.startswith("mlp/mnist/") and name.endswith(".gz") for name in held) == 4
     roots = {name.split("/")[0] for name in held}

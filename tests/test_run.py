@@ -195,6 +195,31 @@ def test_what_is_logged_often_is_in_steps_and_its_last_value_counts(train):
     assert (result.path / "metrics.csv").read_text() == "epoch,loss,valid,seconds\n1,12.0,1.0,0.5\n2,22.0,2.0,0.5\n"
 
 
+def test_steps_are_no_metrics_of_the_epoch_and_may_be_called_as_one(train):
+    def fit(cfg, run):
+        for epoch in run.epochs(2):
+            for step in range(epoch):  # in the first epoch only one
+                run.log_step({"loss": step}, acc=step + 0.5)
+            run.log(loss=-epoch, seconds=0.5)
+
+    result = train(fit)
+    assert result.history == ({"epoch": 1, "loss": -1, "seconds": 0.5}, {"epoch": 2, "loss": -2, "seconds": 0.5})
+    assert RunDir(result.path).read_steps() == [
+        (1, 1, "loss", 0.0), (1, 1, "acc", 0.5),
+        (2, 1, "loss", 0.0), (2, 1, "acc", 0.5), (2, 2, "loss", 1.0), (2, 2, "acc", 1.5),
+    ]  # fmt: skip
+
+
+def test_a_step_outside_of_the_epochs_is_named(train):
+    def fit(cfg, run):
+        for _ in run.epochs(1):
+            run.log(loss=1)
+        run.log_step(late=1)
+
+    with pytest.raises(InputError, match=r"^metric=late: is logged outside of the epochs"):
+        train(fit)
+
+
 def test_steps_are_cut_back_to_the_checkpoint_and_a_damaged_table_is_started_again(train, caplog):
     def fit(cfg, run):
         for epoch in run.epochs(state={"n": 0}):

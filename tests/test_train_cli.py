@@ -19,8 +19,8 @@ def test_one_run_on_real_mnist(command, tmp_path):
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     assert run.name == compose("activ=gelu").run_id
     assert {p.name for p in run.iterdir()} == {
-        ".hydra", ".lock", "checkpoint.npz", "config.yaml", "metrics.csv", "provenance.json", "status.json",
-        "train.log",
+        ".hydra", ".lock", "checkpoint.npz", "config.yaml", "items.npz", "metrics.csv", "provenance.json",
+        "status.json", "steps.csv", "train.log",
     }  # fmt: skip
     accuracy = float((run / "metrics.csv").read_text().splitlines()[1].split(",")[6])
     assert 88 < accuracy < 92

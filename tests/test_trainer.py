@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from mlp.composition import compose
 from mlp.data import Batches, Dataset, Split, load
+from mlp.epochs import windows
 from mlp.losses import LOSSES
 from mlp.optim import OPTIMIZERS
 from mlp.trainer import Trainer
@@ -182,3 +183,24 @@ def test_what_a_member_raises_leaves_the_team_in_step(wide):
     with pytest.raises(IndexError):
         trainer.train(np.array([10**9] + [0] * 150))  # the first rows are ours
     assert trainer.train(np.arange(190))[1] >= 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_windows_are_means_over_fifty_batches_and_the_last_is_shorter(wide, threads):
+    trainer, batchwise = wide(threads), wide(threads)
+    index = np.random.default_rng(1).integers(0, 1000, 190 * 119 + 7)  # two windows of 50 batches, and 19 and one of 7
+    batches = [index[start : start + 190] for start in range(0, len(index), 190)]
+    measured = [(*batchwise.train(batch), len(batch)) for batch in batches]
+    total, correct = trainer.train(index)
+    assert [len(batches[start : start + 50]) for start in (0, 50, 100)] == [50, 50, 20]
+    for window, start in zip(trainer.windows, (0, 50, 100), strict=True):
+        loss, right, images = np.sum(measured[start : start + 50], axis=0)
+        assert window == pytest.approx((loss / images, 100 * right / images), rel=1e-12)
+    images = [50 * 190, 50 * 190, 19 * 190 + 7]
+    assert np.dot([window.window_train_loss for window in trainer.windows], images) == pytest.approx(total, rel=1e-12)
+    assert np.dot([window.window_train_acc for window in trainer.windows], images) == pytest.approx(100 * correct)
+
+
+def test_windows_of_other_batches_are_of_so_many_batches_all_the_same():
+    assert [len(windows([(1.0, 1, 2)] * count)) for count in (0, 1, 50, 51, 300)] == [0, 1, 1, 2, 6]
+    assert windows([(3.0, 1, 2), (1.0, 1, 6)]) == [(0.5, 25.0)]

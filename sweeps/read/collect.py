@@ -23,6 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from sweeps.read import filters as conditions
+from sweeps.read import items, steps
 from sweeps.read.snapshot import Snapshot, refresh
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import read_file, write_atomic
@@ -64,6 +65,21 @@ class Collection:
     """What most of the runs judge an epoch by; None if no run says."""
     maximize: bool = True
     """Whether its highest value is the best."""
+
+    def steps(self) -> pd.DataFrame:
+        """What the runs logged within epochs, read when asked for: a row per run, epoch and step, then every metric."""
+        return steps.load(self.out, self._last_epochs())
+
+    def items(self, name: str) -> pd.DataFrame:
+        """What came of each item in the runs' last epochs, read when asked for: a row per run, a column per item.
+
+        Raises:
+            InputError: no run has logged such items, or not all are of the same data.
+        """
+        return items.load(self.out, self._last_epochs(), name)
+
+    def _last_epochs(self) -> dict[str, int]:
+        return dict(zip(self.runs["run"], self.runs["epoch"], strict=True))
 
 
 def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, epochs: int | None = None) -> Collection:

@@ -3,7 +3,8 @@
     <out>/runs/<run_id>/
         config.yaml        the identity, resolved
         metrics.csv        one row per epoch: its number, and whatever the program logs
-        steps.csv          what it logs more than once an epoch: epoch, step, metric, value
+        steps.csv          what it logs as steps, or more than once an epoch: epoch, step, metric, value
+        items.npz          what it logs of each item, in the epoch that was saved last
         status.json        :class:`sweeps.runs.status.Status`
         provenance.json    what trained it: one entry for each session
         checkpoint.npz     the program's state, and the metrics so far
@@ -46,6 +47,7 @@ class RunDir:
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
         self.steps = path / "steps.csv"
+        self.items = path / "items.npz"
         self.status = path / "status.json"
         self.provenance = path / "provenance.json"
         self.checkpoint = path / "checkpoint.npz"

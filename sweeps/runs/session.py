@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from sweeps.runs import checkpoint, code, metrics, provenance, state
+from sweeps.runs import checkpoint, code, metrics, outcomes, provenance, state
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import Busy, DamagedRun, Diverged, InputError, Interrupted
 from sweeps.runs.files import read_file
@@ -125,6 +125,8 @@ class Run:
         self._capture: Callable[[], Any] | None = None
         self._every = spec.checkpoint_every
         self._logged: list[dict[str, float]] = []  # in this epoch
+        self._logged_steps: list[dict[str, float]] = []  # likewise
+        self._logged_items: dict[str, outcomes.Array] = {}  # likewise
         self._in_epoch: int | None = None
         self._clock = time.perf_counter()
         self._facts: dict[str, Any] = {}
@@ -185,7 +187,8 @@ class Run:
             self._record()
         for number in range(len(self._history) + 1, self._target + 1):
             self._stop.check()
-            self._in_epoch, self._logged, self._clock = number, [], time.perf_counter()
+            self._in_epoch, self._logged, self._logged_steps, self._logged_items = number, [], [], {}
+            self._clock = time.perf_counter()
             yield number
             self._complete()
 
@@ -196,11 +199,35 @@ class Run:
             InputError: a value is not a number, or a name is not one.
         """
         self._logged.append(metrics.checked({**(values or {}), **metrics_}))
+        self._check_in_epoch()
+
+    def log_step(self, values: Mapping[str, Any] | None = None, /, **metrics_: Any) -> None:
+        """Metrics of a part of this epoch, such as a hundred batches: kept as steps, and no metrics of the epoch.
+
+        Raises:
+            InputError: a value is not a number, or a name is not one.
+        """
+        self._logged_steps.append(metrics.checked({**(values or {}), **metrics_}))
+        self._check_in_epoch()
+
+    def log_items(self, values: Mapping[str, Any] | None = None, /, **arrays: Any) -> None:
+        """What came of each item of a test set in this epoch: ``run.log_items(correct=predicted == labels)``.
+
+        Those of the last epoch are kept, saved with the checkpoint; booleans take a bit each.
+
+        Raises:
+            InputError: an array is not (items,) of booleans or numbers, or a name is none.
+        """
+        self._logged_items |= outcomes.checked({**(values or {}), **arrays})
+        self._check_in_epoch()
+
+    def _check_in_epoch(self) -> None:
         if self._recorded and self._in_epoch is None:
             self._refuse_logged()
 
     def _refuse_logged(self) -> None:
-        names = ", ".join(dict.fromkeys(name for values in self._logged for name in values))
+        logged: tuple[Mapping[str, Any], ...] = (*self._logged, *self._logged_steps, self._logged_items)
+        names = ", ".join(dict.fromkeys(name for values in logged for name in values))
         if names:
             raise InputError("metric", names, "is logged outside of the epochs; log it within one")
 
@@ -292,7 +319,7 @@ class Run:
             self._check_names(row)
             self._in_epoch = None
             steps = self._steps(number)
-            self._logged = []
+            self._logged, self._logged_steps = [], []
             if steps:
                 self._dir.append_steps(steps)
             if set(row) <= set(self._names):
@@ -303,7 +330,11 @@ class Run:
                 self._names = metrics.columns([*self._history, row])
                 self._dir.write_metrics([*self._history, row], self._names)
             is_last = number == self._target
-            if self._capture and (number % self._every == 0 or is_last):
+            is_saved = number % self._every == 0 or is_last
+            if is_saved and self._logged_items:  # first, so that a finished run has them
+                outcomes.save(self._dir, number, self._logged_items, durable=is_last)
+            self._logged_items = {}
+            if is_saved and self._capture:
                 checkpoint.save(self._dir, self._capture(), [*self._history, row])
             self._history.append(row)  # now it is complete
             if not is_last:
@@ -324,18 +355,18 @@ class Run:
         self._row_names = names
 
     def _steps(self, number: int) -> list[tuple[int, int, str, float]]:
-        """Of the names that were logged more than once in this epoch."""
+        """What was logged as steps in this epoch, and the names that were logged more than once."""
         counts: dict[str, int] = {}
         for values in self._logged:
             for name in values:
                 counts[name] = counts.get(name, 0) + 1
+        often = ({name: value for name, value in values.items() if counts[name] > 1} for values in self._logged)
         seen: dict[str, int] = {}
         rows = []
-        for values in self._logged:
+        for values in (*self._logged_steps, *often):
             for name, value in values.items():
-                if counts[name] > 1:
-                    seen[name] = seen.get(name, 0) + 1
-                    rows.append((number, seen[name], name, value))
+                seen[name] = seen.get(name, 0) + 1
+                rows.append((number, seen[name], name, value))
         return rows
 
     def _finish(self, value: Any) -> None:
@@ -354,8 +385,7 @@ class Run:
         if self._in_epoch is not None and not self._logged and set(last) > {"epoch", "seconds"}:
             self._in_epoch = None  # broken off before it had anything to log: it was not trained
         if self._in_epoch is not None:
-            if self._capture:
-                self._every = 1
+            self._every = 1
             self._complete()
 
     def _write_status(self, state: State, error: str | None = None) -> None:
