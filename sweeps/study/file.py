@@ -335,6 +335,12 @@ def parse(content: object, path: Path, word: str) -> Study:
         untested=(_as_is, ()),
     )
     axes = {key: _axis(f"axes.{key}", key, value) for key, value in top["axes"].items()}
+    for key in axes:
+        if key not in top["baseline"]:
+            known = ", ".join(top["baseline"])
+            raise InputError(
+                f"axes.{key}", key, f"must be a key of the baseline, which says where it is held; they are {known}"
+            )
     measures = {
         name: _measure(f"measures.{name}", name, value, top["epochs"]) for name, value in top["measures"].items()
     }
@@ -529,9 +535,7 @@ class _Builder:
             one_of(*self.axes)(f"{where}.lines[{i}]", key)
         rows = self.cells(f"{where}.rows", words["rows"])
         panels = [Panel(key, metric, settings) for key in lines for settings in rows for metric in words["metrics"]]
-        return FigureSpec(
-            name, words["caption"], tuple(panels), len(words["metrics"]), words["title"], words["notes"]
-        )
+        return FigureSpec(name, words["caption"], tuple(panels), len(words["metrics"]), words["title"], words["notes"])
 
     def hypothesis(self, where: str, name: str, content: object) -> Hypothesis:
         words = _fields(
