@@ -144,7 +144,7 @@ class _Layout:
             self.height = max(self.height, _ENTRY * (most + 3) - 0.2)
         self.last = last_epoch([curve for panel in panels for curve in panel.curves])
         characters = int(self._panel_width / look.CHARACTER)
-        self.titles = [textwrap.fill(self._title(panel), max(characters, 12)) for panel in panels]
+        self.titles = [self._title(panel, max(characters, 12)) for panel in panels]
 
     _left = 0.52
 
@@ -212,9 +212,12 @@ class _Layout:
             elif i % self._columns == self._columns - 1:
                 legend_right(axes, entries, "\n".join(textwrap.wrap(title, _LONGEST)))
 
-    def _title(self, panel: _Panel) -> str:
+    def _title(self, panel: _Panel, characters: int) -> str:
         axis = "" if self._shared else f" by {self._study.axis(panel.spec.lines).title}"
-        return " · ".join(filter(None, (panel.place, f"{panel.metric.title}{axis}")))
+        parts = [part for part in (panel.place, f"{panel.metric.title}{axis}") if part]
+        if len(" · ".join(parts)) <= characters:
+            return " · ".join(parts)
+        return "\n".join(textwrap.fill(part, characters) for part in parts)
 
     def _labels(self, index: int, characters: int) -> list[str]:
         """The names of a panel's lines, the baseline's with a star where several axes meet in it."""
@@ -233,9 +236,12 @@ class _Layout:
     def _lines(self, index: int) -> tuple[int, int]:
         """Columns and lines of a legend below or under panels."""
         room = self._width - 0.1 if self._shared else self._panel_width + self._between
-        labels = [*self._labels(index, self._characters), *(["reference"] if self._study.reference else []), "diverged"]
+        labels = self._labels(index, self._characters)
+        curves = [curve for panel in self._panels for curve in panel.curves]
+        labels += ["reference"] * any(len(curve.reference) for curve in curves)
+        labels += ["diverged"] * any(len(curve.diverged) for curve in curves)
         longest = max(len(line) for label in labels for line in label.split("\n"))
-        columns = max(1, min(len(labels), int(room / (_HANDLE + 0.08 + 0.9 * look.CHARACTER * longest))))
+        columns = max(1, min(len(labels), int(room / (_HANDLE + 0.08 + look.CHARACTER * longest))))
         lines = sum(1 + label.count("\n") for label in labels)
         return columns, math.ceil(lines / columns)
 

@@ -55,7 +55,7 @@ RC: Mapping[str, Any] = {
 
 NOTE_SIZE = 6
 NOTE_CHARACTERS = 78  # of that size in one column
-CHARACTER = 0.058  # inches: a title's or legend's, on average; a wide estimate
+CHARACTER = 0.05  # inches: of a title or legend, on average; a wide estimate
 
 
 @dataclass(frozen=True)

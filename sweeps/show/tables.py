@@ -46,7 +46,7 @@ def table(study: Study, spec: TableSpec, collection: Collection, steps: pd.DataF
     Raises:
         InputError: a metric is not a column of numbers.
     """
-    cells: list[Settings] = [*spec.cells, *({spec.axis: value} for value in _beyond(study, spec, collection))]
+    cells: list[Settings] = [*spec.cells, *_beyond(study, spec, collection)]
     labels = [study.label(cell) for cell in cells]
     samples = [select(study, collection.runs, cell) for cell in cells]
     every = pd.concat(samples)
@@ -82,9 +82,9 @@ def table(study: Study, spec: TableSpec, collection: Collection, steps: pd.DataF
     )
 
 
-def _beyond(study: Study, spec: TableSpec, collection: Collection) -> list[Any]:
-    """Values of a table's only axis that the study does not name, but that have been run."""
-    return [] if spec.axis is None else others(study, collection.runs, spec.axis)
+def _beyond(study: Study, spec: TableSpec, collection: Collection) -> list[Settings]:
+    """Cells at values of a table's only axis that the study does not name, but that have been run."""
+    return [] if spec.axis is None else [{spec.axis: value} for value in others(study, collection.runs, spec.axis)]
 
 
 def _columns(spec: TableSpec, metric: Metric, collection: Collection) -> list[tuple[str, str]]:
