@@ -41,8 +41,12 @@ def figure(study: Study, spec: FigureSpec, collection: Collection, *, style: str
     Raises:
         InputError: there is not one run to draw, or the reference's curves cannot be read.
     """
-    panels = _panels(study, spec, collection)
     linear = style == "report"
+    panels = _panels(study, spec, collection)
+    if linear and len(panels) > _MOST_IN_A_ROW:  # a row for each metric
+        panels = [
+            panel for metric in dict.fromkeys(p.metric for p in panels) for panel in panels if panel.metric == metric
+        ]
     with look.rc():
         layout = _Layout(study, spec, panels, in_a_row=linear)
         drawn, grid, below = layout.page(_notes(study, spec, panels, collection, linear=linear))
@@ -114,6 +118,7 @@ _LINE = 0.12  # inches: a line of a title
 _ENTRY = 0.155  # inches: a line of a legend
 _HANDLE = 0.42  # inches: a legend's line, and the room around an entry
 _LONGEST = 26  # characters of a legend's label beside a panel
+_MOST_IN_A_ROW = 4
 
 
 class _Layout:
@@ -126,8 +131,7 @@ class _Layout:
         count = len(panels)
         self._study, self._spec, self._panels, self._in_a_row = study, spec, panels, in_a_row
         self._shared = len(spec.keys) == 1
-        wrapped = math.ceil(count / math.ceil(count / 4))
-        self._columns = wrapped if in_a_row or spec.columns > 4 else spec.columns
+        self._columns = _columns(count, spec.columns, in_a_row=in_a_row)
         self._rows = math.ceil(count / self._columns)
         self._full = self._rows * self._columns == count
         narrow = self._columns == 1 or (self._columns == 2 and self._shared and not in_a_row)
@@ -151,7 +155,11 @@ class _Layout:
     def page(self, notes: Sequence[str]) -> tuple[Figure, list[Axes], float]:
         """The figure, its axes row by row, and the height at which a legend below all panels hangs."""
         title = _LINE * max(1 + title.count("\n") for title in self.titles)
-        under = _ENTRY * max(self._lines(i)[1] for i in range(len(self._panels))) if self._under else 0
+        last_row = (self._rows - 1) * self._columns
+        under, last = (
+            _ENTRY * max((self._lines(i)[1] for i in some if self._has_legend(i)), default=0) if self._under else 0
+            for some in (range(last_row), range(last_row, len(self._panels)))
+        )
         above = 0.25 if self._in_a_row and self._spec.title else 0
         figure, grid, below = page(
             rows=self._rows,
@@ -165,7 +173,7 @@ class _Layout:
             top=0.08 + title + above,
             gap=(0.16 if self._full and not self._under else 0.38) + title + under,
             between=self._between,
-            label=0.34 + under,
+            label=0.34 + last,
         )
         if above:
             height = figure.get_figheight()
@@ -201,6 +209,8 @@ class _Layout:
             )
             return
         for i, (axes, panel) in enumerate(zip(grid, self._panels, strict=False)):
+            if not self._has_legend(i):
+                continue
             entries = handles(panel.curves, self._wrapped(i), reference=name)
             title = self._study.axis(panel.spec.lines).title
             if self._under:
@@ -209,8 +219,15 @@ class _Layout:
                 axes.legend(
                     handles=entries, loc="upper center", bbox_to_anchor=corner, ncols=columns, columnspacing=1.0
                 )
-            elif i % self._columns == self._columns - 1:
+            else:
                 legend_right(axes, entries, "\n".join(textwrap.wrap(title, _LONGEST)))
+
+    def _has_legend(self, index: int) -> bool:
+        """Where each panel has its own, but for the same one beside it or under it."""
+        if not self._under:
+            return index % self._columns == self._columns - 1
+        below = self._panels[index + self._columns : index + self._columns + 1]
+        return not below or below[0].spec.lines != self._panels[index].spec.lines
 
     def _title(self, panel: _Panel, characters: int) -> str:
         axis = "" if self._shared else f" by {self._study.axis(panel.spec.lines).title}"
@@ -256,6 +273,15 @@ class _Layout:
     def _wrapped(self, index: int) -> Mapping[str, str]:
         labels = self._labels(index, self._characters)
         return {curve.label: label for curve, label in zip(self._panels[index].curves, labels, strict=True)}
+
+
+def _columns(count: int, metrics: int, *, in_a_row: bool) -> int:
+    """How many panels stand side by side; of more rows than one, each has the same number, if that can be."""
+    if not in_a_row and metrics <= _MOST_IN_A_ROW:
+        return metrics
+    if count > _MOST_IN_A_ROW and count // metrics <= _MOST_IN_A_ROW and metrics > 1:
+        return count // metrics
+    return math.ceil(count / math.ceil(count / _MOST_IN_A_ROW))
 
 
 def _longest_reference(curves: Sequence[Curve]) -> pd.DataFrame:

@@ -155,7 +155,7 @@ def epoch_axis(axes: Axes, last: int, *, linear: bool = False) -> None:
     """Epochs on a log axis: the first ten matter as much as the last fifty. Few epochs are on a linear one."""
     if linear and last > MOST_LINEAR:
         axes.set_xlim(-0.02 * last, 1.02 * last)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
         return
     if last <= MOST_LINEAR:
         pad = 0.04 * (last - 1) or 0.5

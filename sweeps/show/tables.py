@@ -66,7 +66,8 @@ def table(study: Study, spec: TableSpec, collection: Collection, steps: pd.DataF
                 _cell(sample, column, horizon, metric.digits, number, name)
                 for sample, number in zip(found, numbers, strict=True)
             )
-            if column != _EXTREME or any(cell.n for cell in shown):
+            is_optional = column == _EXTREME or name in _OF_A_RUN  # a program need not record steps or times
+            if not is_optional or any(cell.n for cell in shown):
                 rows.append(Row(("" if len(rows) > before else word, of), shown))
         if study.reference and any(number is not None for number in numbers):
             texts = ("" if number is None else f"{number:.{metric.digits}f}" for number in numbers)
@@ -120,6 +121,9 @@ def _notes(study: Study, spec: TableSpec, collection: Collection, every: pd.Data
         extreme = "highest" if maximize else "lowest"
         yield f"The best epoch is the first of the {extreme} {study.metric(judged).title}."
     yield from (note for name, (_, note) in _OF_A_RUN.items() if name in spec.metrics)
+    absent = [name for name in spec.metrics if name not in collection.epochs and name not in _OF_A_RUN]
+    if absent and len(every):
+        yield f"No run logs {', '.join(absent)}."
     yield from spec.notes
 
 
