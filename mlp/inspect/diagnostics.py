@@ -29,11 +29,11 @@ MOST_RUNS = 7  # landscapes in one figure, each with a colour of its own
 
 # (column, label, scale) of each row of panels
 _ROWS = (
-    ("valid_loss", "valid loss", "loss"),
-    ("grad_rms", "rms ∂L/∂W", "loss"),
-    ("delta_rms", "rms δ", "loss"),
-    ("slope", "mean |a′|", "plain"),
-    ("saturated", "saturated", "plain"),
+    ("valid_loss", "valid loss", "log"),
+    ("grad_rms", "rms ∂L/∂W", "log"),
+    ("delta_rms", "rms δ", "log"),
+    ("slope", "mean |a′|", "linear"),
+    ("saturated", "saturated", "linear"),
 )
 
 
@@ -57,7 +57,7 @@ def gradients(collection: Collection) -> Figure:
         figure, grid, below = page(rows=len(_ROWS), columns=len(cells), panel=0.82, notes=notes, legend=1, left=0.68)
         panels = np.array(grid, object).reshape(len(_ROWS), len(cells))
         layers = int(stats["layer"].max())
-        colors = [drawn.color for drawn in style.styles("layer", range(1, layers + 1))]
+        colors = [drawn.color for drawn in style.styles(range(1, layers + 1))]
         for (column, label, scale), row in zip(_ROWS, panels, strict=True):
             table = epochs if column == "valid_loss" else stats
             shown = table[table["run"].isin(runs["run"])]
@@ -68,15 +68,23 @@ def gradients(collection: Collection) -> Figure:
                 if column == "saturated":
                     axes.set_ylim(-0.03, max(0.1, 1.1 * float(means.max())))
                 else:
-                    style.value_axis(axes, scale, [*means, *([0] if scale == "plain" else [])])
+                    style.value_axis(axes, scale, [*means, *([0] if scale == "linear" else [])])
                 axes.set_ylabel(label)
                 axes.set_xlabel("epoch")
                 axes.label_outer()
         for axes, (key, _) in zip(panels[0], cells, strict=True):
-            axes.set_title(style.label(keys, key) or str(runs["run"].iloc[0]))
+            axes.set_title(_title(keys, key) or str(runs["run"].iloc[0]))
         entries = [Line2D([], [], color=color, label=f"layer {i}") for i, color in enumerate(colors, start=1)]
         figure.legend(handles=entries, loc="upper center", bbox_to_anchor=(0.5, below), ncols=6)
     return figure
+
+
+def _title(keys: Sequence[str], values: Sequence[Any]) -> str:
+    """``relu, 512x256, lr=0.01``: a column is narrow, and a network's words speak for themselves."""
+    pairs = [(key, value) for key, value in zip(keys, values, strict=True) if style.name(value) != style.ABSENT]
+    return ", ".join(
+        style.name(value) if isinstance(value, str) else style.label([key], [value]) for key, value in pairs
+    )
 
 
 def _notes(collection: Collection, runs: pd.DataFrame) -> list[str]:
@@ -174,14 +182,14 @@ def landscape(networks: Sequence[Trained]) -> Figure:
         figure, (axes,), below = page(rows=1, columns=1, panel=2.0, notes=notes, legend=len(networks) + 1)
         names = [trained.config.activ.name for trained in networks]
         unique = len({*names}) == len(names)
-        styles = style.styles("activ", names if unique else [trained.config.run_id for trained in networks])
+        styles = style.styles(names if unique else [trained.config.run_id for trained in networks])
         for drawn, losses in zip(styles, found, strict=True):
             axes.plot(_ALPHAS, losses["train"], color=drawn.color)
             axes.plot(_ALPHAS, losses["test"], color=drawn.color, linestyle=(0, (3, 1.5)))
         for alpha in (0, 1):
             axes.axvline(alpha, color="#888888", linewidth=0.6)
         values = np.array([loss for losses in found for loss in losses.values()])
-        style.value_axis(axes, "loss", values)
+        style.value_axis(axes, "log", values)
         axes.set_xlim(_ALPHAS[0], _ALPHAS[-1])
         axes.set_xlabel("α")
         axes.set_ylabel("loss (mean per image)")

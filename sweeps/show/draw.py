@@ -7,7 +7,7 @@ marked by a cross where it stopped; one that is unfinished simply ends.
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from sweeps.read import summary
 from sweeps.read.collect import TIMES, Collection
 from sweeps.runs.files import write_atomic
 from sweeps.show import style
+from sweeps.study.file import Study
+from sweeps.study.select import equals
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {  # no dates: same data, same bytes
     "png": {},
@@ -38,12 +40,14 @@ class Curve:
     Attributes:
         rows: epoch, mean, half (of the interval), n; ascending epochs; empty if no run has an epoch.
         runs: the rows of ``Collection.runs`` behind it, with ``last``: the metric at the last epoch read.
+        reference: epoch and value of a published curve to be drawn behind it; empty if there is none.
     """
 
     label: str
     style: style.Style
     rows: pd.DataFrame
     runs: pd.DataFrame
+    reference: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["epoch", "value"], dtype=float))
 
     @cached_property
     def diverged(self) -> pd.DataFrame:
@@ -58,20 +62,32 @@ class Curve:
         return len(self.runs)
 
 
-def series(collection: Collection, runs: pd.DataFrame, key: str, values: Sequence[Any], metric: str) -> list[Curve]:
-    """The curve of each value of ``key`` among ``runs``."""
+def series(
+    collection: Collection,
+    runs: pd.DataFrame,
+    key: str,
+    values: Sequence[Any],
+    metric: str,
+    *,
+    labels: Sequence[str] = (),
+    styles: Sequence[style.Style] = (),
+) -> list[Curve]:
+    """The curve of each value of ``key`` among ``runs``.
+
+    Args:
+        labels, styles: of the values; without them the plain value, and the usual style.
+    """
+    labels, styles = labels or [style.name(value) for value in values], styles or style.styles(values)
     epochs = collection.epochs[collection.epochs["run"].isin(runs["run"])]
     runs = runs.assign(**{_KEY: runs[key]})
     rows = summary.curves(runs, epochs, [_KEY], metric)
+    rows = rows[rows["n"] > 0]
     last = epochs.drop_duplicates("run", keep="last").set_index("run")[metric]
     runs = runs[["run", "state", "epoch", "target", _KEY]].assign(last=runs["run"].map(last))
     found = []
-    for value, drawn in zip(values, style.styles(key, values), strict=True):
-        mine = [
-            np.isclose(table[_KEY], value) if isinstance(value, float) else table[_KEY] == value
-            for table in (rows, runs)
-        ]
-        found.append(Curve(style.name(key, value), drawn, rows[mine[0]], runs[mine[1]]))
+    for value, label, drawn in zip(values, labels, styles, strict=True):
+        mine = [equals(table[_KEY], value) for table in (rows, runs)]
+        found.append(Curve(label, drawn, rows[mine[0]], runs[mine[1]]))
     return found
 
 
@@ -83,30 +99,50 @@ def varying(runs: pd.DataFrame) -> list[str]:
     return [key for key in summary.identity_columns(runs) if runs[key].nunique() > 1]
 
 
-def kind_of(metric: str, collection: Collection) -> style.Metric:
-    """How a metric is shown: known names mean losses and percent only where runs of the report's networks are."""
+def kind_of(metric: str, collection: Collection, study: Study | None = None) -> style.Metric:
+    """How a metric is shown: as the study says; else known names mean losses and percent where runs are of networks."""
+    if study is not None and metric in study.metrics:
+        said = study.metrics[metric]
+        return style.Metric(said.title, said.axis, said.scale)
     known = summary.has_networks(collection.runs) or metric in TIMES
-    return style.metric(metric) if known else style.Metric(metric, metric, "plain")
+    return style.metric(metric) if known else style.Metric(metric, metric, "linear")
 
 
-def draw(axes: Axes, curves: Sequence[Curve], kind: style.Metric, *, like: Sequence[Curve] = (), last: int = 1) -> Axes:
-    """Draw mean lines, interval bands and a cross where a run diverged.
+def draw(
+    axes: Axes,
+    curves: Sequence[Curve],
+    kind: style.Metric,
+    *,
+    like: Sequence[Curve] = (),
+    last: int = 1,
+    linear: bool = False,
+) -> Axes:
+    """Draw mean lines, interval bands and a cross where a run diverged; a reference's curve thin behind each.
 
     Args:
         kind: of the metric; decides the scale.
         like: other curves that the value axis must fit too, so that panels can be compared.
         last: an epoch that the axis must reach.
+        linear: both axes are, whatever the metric is.
     """
     everything = [*curves, *like]
-    style.epoch_axis(axes, max([last, *(int(curve.rows["epoch"].max()) for curve in everything if len(curve.rows))]))
-    style.value_axis(axes, kind.scale, _extent(everything))
+    last = max(last, last_epoch(everything))
+    style.epoch_axis(axes, last, linear=linear)
+    style.value_axis(axes, "linear" if linear else kind.scale, _extent(everything, last))
     bottom, top = axes.get_ylim()
     for i, curve in enumerate(curves):
+        points = curve.reference[curve.reference["epoch"] <= last]
+        axes.plot(points["epoch"], points["value"], color=curve.style.color, zorder=1.5, **REFERENCE_LINE)
         x, mean, half = (curve.rows[column].to_numpy(float) for column in ("epoch", "mean", "half"))
         if np.isfinite(half).any():
             axes.fill_between(x, mean - half, mean + half, color=curve.style.color, alpha=0.18, linewidth=0)
         axes.plot(
-            x, mean, color=curve.style.color, marker=curve.style.marker, markevery=_marked(len(x), i), markeredgewidth=0
+            x,
+            mean,
+            color=curve.style.color,
+            marker=curve.style.marker,
+            markevery=_marked(len(x), i, linear),
+            markeredgewidth=0,
         )
         for epoch, reached in curve.diverged[["epoch", "last"]].to_numpy(float):
             # Without an epoch to its name it stands at the edge where a diverging run goes.
@@ -118,12 +154,20 @@ def draw(axes: Axes, curves: Sequence[Curve], kind: style.Metric, *, like: Seque
     return axes
 
 
+def last_epoch(curves: Sequence[Curve]) -> int:
+    """The last epoch that any of the curves has; 1 if none has one."""
+    return max([1, *(int(curve.rows["epoch"].max()) for curve in curves if len(curve.rows))])
+
+
+REFERENCE_LINE: Mapping[str, Any] = {"linewidth": 0.6, "alpha": 0.9}
 DIVERGED_MARKER: Mapping[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.4, "linestyle": "none"}
 
 
-def _extent(curves: Sequence[Curve]) -> list[float]:
+def _extent(curves: Sequence[Curve], last: int) -> list[float]:
     """The values that the axis must show; what a diverging run reached on its way up may leave it."""
     healthy = [y for curve in curves if curve.diverged.empty for y in curve.rows["mean"]]
+    for curve in curves:
+        healthy += list(curve.reference["value"][curve.reference["epoch"].between(1, last)])
     wild = [y for curve in curves if not curve.diverged.empty for y in curve.rows["mean"]]
     if not healthy:
         return wild
@@ -132,16 +176,20 @@ def _extent(curves: Sequence[Curve]) -> list[float]:
     return [*healthy, *(y for y in wild if y <= roof)]
 
 
-def _marked(count: int, shift: int) -> list[int]:
-    """Where markers stand: evenly on the log axis, each curve's a little later, so that they do not hide each other."""
-    if count <= 5:
+def _marked(count: int, shift: int, linear: bool) -> list[int]:
+    """Where markers stand: evenly on the axis, each curve's a little later, so that they do not hide each other."""
+    if count <= style.MOST_LINEAR:
         return list(range(count))
+    if linear:
+        return list(range(round((0.1 + 0.2 * (shift % 4)) * count / 5), count, max(count // 5, 1)))
     steps = 10 ** (np.arange(0, 6, 0.4) + 0.09 * (shift % 4))
     return sorted({0, *(int(step) - 1 for step in steps if step <= count)})
 
 
-def handles(curves: Sequence[Curve], labels: Mapping[str, str] | None = None) -> list[Artist]:
-    """A legend's entries; the cross is explained where there is one."""
+def handles(
+    curves: Sequence[Curve], labels: Mapping[str, str] | None = None, *, reference: str = "reference"
+) -> list[Artist]:
+    """A legend's entries; the cross and the thin line, called ``reference``, are explained where there are any."""
     entries: list[Artist] = [
         Line2D(
             [],
@@ -153,6 +201,8 @@ def handles(curves: Sequence[Curve], labels: Mapping[str, str] | None = None) ->
         )
         for c in curves
     ]
+    if any(len(curve.reference) for curve in curves):
+        entries.append(Line2D([], [], color="#444444", label=reference, **REFERENCE_LINE))
     if any(len(curve.diverged) for curve in curves):
         entries.append(Line2D([], [], color="#444444", label="diverged", **DIVERGED_MARKER))
     return entries
@@ -173,36 +223,42 @@ def page(
     left: float = 0.52,
     right: float = 0.1,
     label: float = 0.34,
+    width: float = style.WIDTH,
+    top: float = 0.2,
+    gap: float = 0.3,
+    between: float = 0.17,
 ) -> tuple[Figure, list[Axes], float]:
-    """A figure one column wide: panels, below them a legend's lines, then the notes.
+    """A figure: panels, below them a legend's lines, then the notes.
 
     Args:
         panel, left, right, label: in inches: a panel's height, room for y labels, for what is beside, for x labels.
+        width, top, gap, between: in inches: the figure's width, room above the panels, between rows and columns.
         legend: its lines.
 
     Returns:
         (figure, its axes row by row, the height in figure coordinates at which the legend hangs)
     """
-    note = "\n".join(textwrap.fill(line, style.NOTE_CHARACTERS, break_long_words=False) for line in notes)
+    characters = int(style.NOTE_CHARACTERS * width / style.WIDTH)
+    note = "\n".join(textwrap.fill(line, characters, break_long_words=False) for line in notes if line)
     lines = note.count("\n") + 1 if note else 0
-    top, gap, below = 0.2, 0.3, 0.15 * legend + 0.125 * lines + 0.05
+    below = 0.15 * legend + 0.125 * lines + 0.05
     height = top + rows * panel + (rows - 1) * gap + label + below
-    figure = Figure(figsize=(style.WIDTH, height))
+    figure = Figure(figsize=(width, height))
     grid = figure.subplots(
         rows,
         columns,
         squeeze=False,
         gridspec_kw={
-            "left": left / style.WIDTH,
-            "right": 1 - right / style.WIDTH,
+            "left": left / width,
+            "right": 1 - right / width,
             "top": 1 - top / height,
             "bottom": (label + below) / height,
             "hspace": gap / panel,
-            "wspace": 0.13,
+            "wspace": between * columns / (width - left - right - between * (columns - 1)),
         },
     )
     figure.text(
-        0.06 / style.WIDTH,
+        0.06 / width,
         0.05 / height,
         note,
         fontsize=style.NOTE_SIZE,

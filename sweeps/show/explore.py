@@ -57,13 +57,14 @@ def curves(collection: Collection, *, metric: str | None = None, by: str | Seque
     runs = runs[runs[key].notna()]
     values = ordered(runs[key])
     kind = kind_of(metric, collection)
+    last = int(collection.epochs.loc[collection.epochs["run"].isin(runs["run"]), "epoch"].max())
     pooled = _pooled(runs, keys, "curve")
     notes = [*pooled, *([f"{others} of the runs chosen have no {metric}."] if others else [])]
     with style.rc():
         if len(values) <= MOST_CURVES:
             parts = series(collection, runs, key, values, metric)
             notes += [
-                style.scale_note(kind.scale),
+                style.scale_note([kind.scale], last),
                 *sample_notes([(part.label, part) for part in parts], "run" if pooled else "seed"),
             ]
             figure, (axes,), below = page(
@@ -73,7 +74,7 @@ def curves(collection: Collection, *, metric: str | None = None, by: str | Seque
             entries = handles(parts)
         else:
             stopped = int((runs["state"] == "diverged").sum())
-            notes += [style.scale_note(kind.scale), f"{len(values):,} curves of {len(runs):,} runs."]
+            notes += [style.scale_note([kind.scale], last), f"{len(values):,} curves of {len(runs):,} runs."]
             notes += [f"{stopped:,} of the runs diverged: × each."] if stopped else []
             figure, (axes,), below = page(rows=1, columns=1, panel=2.0, notes=notes, legend=2 * NAMED + 2)
             entries = _crowd(axes, collection, runs, key, metric)
@@ -130,12 +131,12 @@ def _is_better_high(metric: str, collection: Collection) -> bool:
     """By the metric's known scale, else as the runs judge by it; a metric of neither is better low."""
     scale = kind_of(metric, collection).scale
     judged, maximize = summary.judged(collection)
-    return scale == "accuracy" or (scale == "plain" and metric == judged and maximize)
+    return scale == "accuracy" or (scale == "linear" and metric == judged and maximize)
 
 
 def _any_key(runs: pd.DataFrame) -> list[str]:
     """A key to go by where none varies."""
-    return ["activ"] if summary.has_networks(runs) else [*summary.identity_columns(runs), "run"][:1]
+    return [*summary.identity_columns(runs), "run"][:1]
 
 
 def heatmap(collection: Collection, *, x: str, y: str, value: str | None = None) -> Figure:
@@ -174,18 +175,18 @@ def heatmap(collection: Collection, *, x: str, y: str, value: str | None = None)
     notes += [*_pooled(runs, [x, y], "cell"), "Blank: no runs."]
     notes += ["×: diverged runs of the cell's; their last epoch counts in the mean."] if np.nansum(stopped) else []
     with style.rc({"axes.grid": False}):
-        slanted = sum(len(style.name(x, column)) for column in columns) > 32
+        slanted = sum(len(style.name(column)) for column in columns) > 32
         panel = min(max(0.32 * len(rows), 0.9), 4.0)
         figure, (axes,), _ = page(
             rows=1, columns=1, panel=panel, notes=notes, right=0.6, left=0.95, label=0.62 if slanted else 0.34
         )
         positive = mean[np.isfinite(mean)].min(initial=np.inf) > 0
-        is_loss = kind_of(value.removeprefix("best_"), collection).scale == "loss"
+        is_loss = kind_of(value.removeprefix("best_"), collection).scale == "log"
         norm = LogNorm() if is_loss and positive else None
         image = axes.imshow(mean, cmap="cividis", norm=norm, aspect="auto", origin="lower", interpolation="nearest")
         for axis, key, ticks in ((axes.xaxis, x, columns), (axes.yaxis, y, rows)):
             step = -(-len(ticks) // 10)
-            axis.set_ticks(range(0, len(ticks), step), [style.name(key, tick) for tick in ticks[::step]])
+            axis.set_ticks(range(0, len(ticks), step), [style.name(tick) for tick in ticks[::step]])
             axis.set_label_text(key)
         axes.tick_params("x", rotation=40 if slanted else 0)
         shades = np.asarray(image.norm(mean), float)
@@ -237,6 +238,11 @@ def _pooled(runs: pd.DataFrame, keys: Sequence[str], what: str) -> list[str]:
     others = [key for key in varying(runs) if key not in keys]
     mixed = [key for key in others if runs.groupby(list(keys), dropna=False)[key].nunique().max() > 1]
     return [f"Each {what} pools runs that differ in {', '.join(mixed)}."] if mixed else []
+
+
+def mixed(runs: pd.DataFrame, names: "pd.Series[str]") -> list[str]:
+    """The identity columns in which these runs differ."""
+    return varying(runs[runs["run"].isin(names)])
 
 
 def last_column(collection: Collection) -> str:

@@ -1,185 +1,366 @@
-"""The report's figures 1–8 from collected runs, and curves and heatmaps of any other keys.
+"""A study's figures from collected runs, and curves and heatmaps of any other keys.
 
 A figure is a :class:`matplotlib.figure.Figure` of its own; no global state of Matplotlib's is left changed. What is
 missing, unfinished or diverged is said on the figure itself, with the command that would make it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
-from sweeps.show import style
-from sweeps.show.draw import Curve, draw, handles, legend_right, page, sample_notes, series
+from sweeps.show import style as look
+from sweeps.show.draw import Curve, draw, handles, last_epoch, legend_right, page, sample_notes, series
 from sweeps.show.draw import save as save
 from sweeps.show.explore import curves as curves
 from sweeps.show.explore import heatmap as heatmap
+from sweeps.show.explore import mixed
+from sweeps.study import reference
+from sweeps.study.file import FigureSpec, Metric, Panel, Study, written
+from sweeps.study.hypotheses import Settings
+from sweeps.study.select import FREE, select
+
+STYLES = ("plain", "report")
+"""``report``: panels in a row and linear axes, as the course report draws them."""
+
+
+def figure(study: Study, spec: FigureSpec, collection: Collection, *, style: str = "plain") -> Figure:
+    """One of the study's figures; the reference's curves are thin lines behind ours.
+
+    Args:
+        style: of :data:`STYLES`.
+
+    Raises:
+        InputError: there is not one run to draw, or the reference's curves cannot be read.
+    """
+    linear = style == "report"
+    panels = _panels(study, spec, collection)
+    if linear and len(panels) > _MOST_IN_A_ROW:  # a row for each metric
+        panels = [
+            panel for metric in dict.fromkeys(p.metric for p in panels) for panel in panels if panel.metric == metric
+        ]
+    with look.rc():
+        layout = _Layout(study, spec, panels, in_a_row=linear)
+        drawn, grid, below = layout.page(_notes(study, spec, panels, collection, linear=linear))
+        for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
+            alike = [curve for other in panels if other.scale == panel.scale for curve in other.curves]
+            kind = look.Metric(panel.metric.title, panel.metric.axis, panel.metric.scale)
+            draw(axes, panel.curves, kind, like=alike, last=layout.last, linear=linear)
+            axes.set_title(layout.titles[i])
+            axes.set_xlabel("epoch")
+            axes.set_ylabel("\n".join(textwrap.wrap(panel.metric.axis, int(layout.height / look.CHARACTER) + 4)))
+            layout.hide_inner(axes, i)
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        layout.legends(drawn, grid, below)
+    return drawn
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One axes' worth of figures 1–8: a key's values at otherwise fixed settings."""
+class _Panel:
+    """One axes' worth: what is drawn, and how it is called."""
 
-    title: str
-    key: str
-    values: tuple[Any, ...]
-    metric: str
-    settings: Mapping[str, Any]
+    spec: Panel
+    metric: Metric
+    place: str
+    """The settings in words: ``2 hidden layers``; empty at the baseline."""
+    curves: list[Curve]
 
-    def curves(self, collection: Collection) -> list[Curve]:
-        """One for each value, in order; without runs it has no rows."""
-        chosen = summary.at(collection.runs, **{**self.settings, self.key: None})
-        return series(collection, chosen, self.key, self.values, self.metric)
-
-    def command(self, values: Sequence[Any]) -> str:
-        """What trains the runs of these values."""
-        words = [
-            f"{key}={_WORDS.get((key, value), value)}"
-            for key, value in self.settings.items()
-            if summary.BASE[key] != value
-        ]
-        words.append(f"{self.key}={','.join(style.name('', value) for value in values)}")
-        return f"python -m mlp.train --multirun {' '.join(words)}"
+    @property
+    def scale(self) -> tuple[str, str]:
+        """Panels of the same have the same limits."""
+        return self.metric.axis, self.metric.scale
 
 
-_WORDS = {("model", "360"): "mlp1", ("model", "512x256"): "mlp2"}
-
-
-DEPTHS = ("360", "512x256")
-ACTIVATIONS = ("relu", "gelu", "tanh", "sigmoid")
-LOSSES = ("ce", "euclidean", "hinge")
-SWEEPS: Mapping[str, tuple[float, ...]] = {
-    "lr": (0.1, 0.01, 0.001, 0.0001),
-    "wd": (0.0, 0.001, 0.01, 0.1),
-    "mo": (0.0, 0.1, 0.5, 0.9),
-}
-_SWEEP_TITLES = {"lr": "learning rate", "wd": "weight decay", "mo": "momentum"}
-
-CAPTIONS: Mapping[int, str] = {
-    1: "Train and valid loss by activation (loss: cross entropy)",
-    2: "Train and valid loss by loss function (activation: ReLU)",
-    3: "Train and valid accuracy by activation (loss: cross entropy)",
-    4: "Train and valid accuracy by loss function (activation: ReLU)",
-    5: "Train accuracy by learning rate, weight decay and momentum (one hidden layer)",
-    6: "Train loss by learning rate, weight decay and momentum (one hidden layer)",
-    7: "Valid accuracy by learning rate, weight decay and momentum (one hidden layer)",
-    8: "Valid loss by learning rate, weight decay and momentum (one hidden layer)",
-}
-
-
-def comparison(collection: Collection, *, number: int, key: str, values: tuple[str, ...], kind: str) -> Figure:
-    """Figures 1–4: depth by row, train and valid by column, one legend for all.
-
-    Raises:
-        InputError: there is not one run to draw.
-    """
-    collection = summary.of_networks(collection)
-    panels = [
-        Panel(f"{style.NAMES['model'][model]} · {split}", key, values, f"{split}_{kind}", {"model": model})
-        for model in DEPTHS
-        for split in ("train", "valid")
+def _panels(study: Study, spec: FigureSpec, collection: Collection) -> list[_Panel]:
+    varied = {key for panel in spec.panels for key in (panel.lines, *panel.settings)}
+    runs = select(study, collection.runs, dict.fromkeys(varied, FREE))  # few, even of ten thousand
+    epochs = collection.epochs[collection.epochs["run"].isin(runs["run"])]
+    logged = {panel.metric: epochs.get(panel.metric, np.nan) for panel in spec.panels}
+    near = replace(collection, runs=runs, epochs=epochs.assign(**logged))
+    points = reference.curves(study)
+    return [
+        _Panel(panel, study.metric(panel.metric), _words(study, panel.settings), _curves(study, panel, near, points))
+        for panel in spec.panels
     ]
-    near = _near(collection, key, "model")
-    curves = [panel.curves(near) for panel in panels]
-    notes = _notes(number, panels, curves)
-    if key == "loss" and kind == "loss":
-        notes.insert(0, "The three losses differ in kind: on this log axis compare slopes and shapes, not heights.")
-    with style.rc():
-        figure, grid, below = page(rows=2, columns=2, panel=1.3, notes=notes, legend=1)
-        everything = [curve for part in curves for curve in part]
-        for axes, panel, part in zip(grid, panels, curves, strict=True):
-            draw(axes, part, style.metric(panel.metric), like=everything)
-            axes.set_title(panel.title)
-            axes.set_xlabel("epoch")
-            axes.set_ylabel(style.metric(panel.metric).axis)
-            axes.label_outer()
-        # The same entries stand for every panel, and a cross in any of them needs its word.
-        entries = [
-            Curve(c.label, c.style, c.rows, pd.concat([part[i].runs for part in curves]))
-            for i, c in enumerate(curves[0])
-        ]
-        figure.legend(
-            handles=handles(entries), loc="upper center", bbox_to_anchor=(0.5, below), ncols=5, columnspacing=1.0
-        )
-    return figure
 
 
-def sensitivity(collection: Collection, *, number: int, metric: str) -> Figure:
-    """Figures 5–8: one panel each for lr, wd and mo, with its legend to the right.
+def _curves(study: Study, panel: Panel, collection: Collection, points: pd.DataFrame) -> list[Curve]:
+    """One for each value of the panel's axis, in order; without runs it has no rows."""
+    axis = study.axis(panel.lines)
+    runs = select(study, collection.runs, {**panel.settings, panel.lines: FREE})
+    given = [axis.style.get(written(value)) for value in axis.values]
+    found = series(
+        collection,
+        runs if axis.key in runs else runs.assign(**{axis.key: None}),
+        axis.key,
+        axis.values,
+        panel.metric,
+        labels=[axis.name(value) for value in axis.values],
+        styles=look.styles(axis.values, [pair and look.Style(*pair) for pair in given]),
+    )
+    cells = [{**panel.settings, axis.key: value} for value in axis.values]
+    behind = (reference.curve(study, points, cell, panel.metric) for cell in cells)
+    return [replace(curve, reference=line) for curve, line in zip(found, behind, strict=True)]
 
-    Raises:
-        InputError: there is not one run to draw.
+
+# -- layout ----------------------------------------------------------------------------------------------------------
+
+_LINE = 0.12  # inches: a line of a title
+_ENTRY = 0.155  # inches: a line of a legend
+_HANDLE = 0.42  # inches: a legend's line, and the room around an entry
+_LONGEST = 26  # characters of a legend's label beside a panel
+_MOST_IN_A_ROW = 4
+
+
+class _Layout:
+    """Where panels, titles and legends are.
+
+    A legend that all panels share is below them; one for each panel is beside it, or, in a row of panels, under it.
     """
-    collection = summary.of_networks(collection)
-    panels = [Panel(_SWEEP_TITLES[key], key, values, metric, {}) for key, values in SWEEPS.items()]
-    near = _near(collection, *SWEEPS)
-    curves = [panel.curves(near) for panel in panels]
-    notes = _notes(number, panels, curves)
-    notes.insert(0, "* the base point: lr 0.01, wd 0.001, mo 0.9, which the three panels share.")
-    with style.rc():
-        figure, grid, _ = page(rows=3, columns=1, panel=1.25, notes=notes, right=0.85)
-        everything = [curve for part in curves for curve in part]
-        for axes, panel, part in zip(grid, panels, curves, strict=True):
-            draw(axes, part, style.metric(metric), like=everything)
-            axes.set_ylabel(style.metric(metric).axis)
-            axes.set_xlabel("epoch")
-            axes.label_outer()
-            axes.set_title(f"{style.metric(metric).title} by {panel.title}")
-            base = style.name(panel.key, summary.BASE[panel.key])
-            legend_right(axes, handles(part, {base: f"{base} *"}), panel.title)
-    return figure
+
+    def __init__(self, study: Study, spec: FigureSpec, panels: Sequence[_Panel], *, in_a_row: bool) -> None:
+        count = len(panels)
+        self._study, self._spec, self._panels, self._in_a_row = study, spec, panels, in_a_row
+        self._shared = len(spec.keys) == 1
+        self._columns = _columns(count, spec.columns, in_a_row=in_a_row)
+        self._rows = math.ceil(count / self._columns)
+        self._full = self._rows * self._columns == count
+        narrow = self._columns == 1 or (self._columns == 2 and self._shared and not in_a_row)
+        self._width = look.WIDTH if narrow else look.WIDE
+        self._alike = len({panel.scale for panel in panels}) == 1
+        self._between = 0.17 if self._alike else 0.62
+        beside = not self._shared and not in_a_row
+        self._under = not self._shared and in_a_row
+        self._right = 0.1 if not beside else 0.1 + _HANDLE + look.CHARACTER * self._longest(_LONGEST)
+        self._panel_width = (self._width - self._left - self._right) / self._columns - self._between
+        self.height = 2.0 if count == 1 and self._shared else 1.25 if self._width == look.WIDTH else 1.4
+        if beside:  # the legend, with its title, reference and cross, must not reach the next one
+            most = max(sum(1 + label.count("\n") for label in self._labels(i, _LONGEST)) for i in range(count))
+            self.height = max(self.height, _ENTRY * (most + 3) - 0.2)
+        self.last = last_epoch([curve for panel in panels for curve in panel.curves])
+        characters = int(self._panel_width / look.CHARACTER)
+        self.titles = [self._title(panel, max(characters, 12)) for panel in panels]
+
+    _left = 0.52
+
+    def page(self, notes: Sequence[str]) -> tuple[Figure, list[Axes], float]:
+        """The figure, its axes row by row, and the height at which a legend below all panels hangs."""
+        title = _LINE * max(1 + title.count("\n") for title in self.titles)
+        last_row = (self._rows - 1) * self._columns
+        under, last = (
+            _ENTRY * max((self._lines(i)[1] for i in some if self._has_legend(i)), default=0) if self._under else 0
+            for some in (range(last_row), range(last_row, len(self._panels)))
+        )
+        above = 0.25 if self._in_a_row and self._spec.title else 0
+        figure, grid, below = page(
+            rows=self._rows,
+            columns=self._columns,
+            panel=self.height,
+            notes=notes,
+            legend=self._lines(0)[1] if self._shared else 0,
+            left=self._left,
+            right=self._right,
+            width=self._width,
+            top=0.08 + title + above,
+            gap=(0.16 if self._full and not self._under else 0.38) + title + under,
+            between=self._between,
+            label=0.34 + last,
+        )
+        if above:
+            height = figure.get_figheight()
+            figure.text(0.5, 1 - 0.06 / height, self._spec.title, ha="center", va="top", fontsize=8)
+        return figure, grid, below
+
+    def hide_inner(self, axes: Axes, index: int) -> None:
+        """No labels between panels that share an axis."""
+        row, column = divmod(index, self._columns)
+        if self._alike and column:
+            axes.set_ylabel("")
+            axes.tick_params("y", labelleft=False)
+        if self._full and not self._under and row < self._rows - 1:
+            axes.set_xlabel("")
+            axes.tick_params("x", labelbottom=False)
+
+    def legends(self, figure: Figure, grid: Sequence[Axes], below: float) -> None:
+        name = self._study.reference.name if self._study.reference else ""
+        if self._shared:
+            # The same entries stand for every panel, and a cross in any of them needs its word.
+            parts = [[panel.curves[i] for panel in self._panels] for i in range(len(self._panels[0].curves))]
+            joined = [
+                replace(part[0], runs=pd.concat([c.runs for c in part]), reference=_longest_reference(part))
+                for part in parts
+            ]
+            columns, _ = self._lines(0)
+            figure.legend(
+                handles=handles(joined, self._wrapped(0), reference=name),
+                loc="upper center",
+                bbox_to_anchor=(0.5, below),
+                ncols=columns,
+                columnspacing=1.0,
+            )
+            return
+        for i, (axes, panel) in enumerate(zip(grid, self._panels, strict=False)):
+            if not self._has_legend(i):
+                continue
+            entries = handles(panel.curves, self._wrapped(i), reference=name)
+            title = self._study.axis(panel.spec.lines).title
+            if self._under:
+                corner = (0.5, -0.36 / self.height)
+                columns, _ = self._lines(i)
+                axes.legend(
+                    handles=entries, loc="upper center", bbox_to_anchor=corner, ncols=columns, columnspacing=1.0
+                )
+            else:
+                legend_right(axes, entries, "\n".join(textwrap.wrap(title, _LONGEST)))
+
+    def _has_legend(self, index: int) -> bool:
+        """Where each panel has its own, but for the same one beside it or under it."""
+        if not self._under:
+            return index % self._columns == self._columns - 1
+        below = self._panels[index + self._columns : index + self._columns + 1]
+        return not below or below[0].spec.lines != self._panels[index].spec.lines
+
+    def _title(self, panel: _Panel, characters: int) -> str:
+        axis = "" if self._shared else f" by {self._study.axis(panel.spec.lines).title}"
+        parts = [part for part in (panel.place, f"{panel.metric.title}{axis}") if part]
+        if len(" · ".join(parts)) <= characters:
+            return " · ".join(parts)
+        return "\n".join(textwrap.fill(part, characters) for part in parts)
+
+    def _labels(self, index: int, characters: int) -> list[str]:
+        """The names of a panel's lines, the baseline's with a star where several axes meet in it."""
+        key = self._panels[index].spec.lines
+        base = self._study.axis(key).name(self._study.baseline[key])
+        names = [curve.label for curve in self._panels[index].curves]
+        marked = [f"{name} *" if name == base and not self._shared else name for name in names]
+        return [textwrap.fill(name, characters) for name in marked]
+
+    def _longest(self, characters: int) -> int:
+        """Of any line of any legend."""
+        titles = [self._study.axis(panel.spec.lines).title for panel in self._panels]
+        words = [label for i in range(len(self._panels)) for label in self._labels(i, characters)]
+        return max(len(line) for text in [*titles, *words] for line in textwrap.wrap(text, characters))
+
+    def _lines(self, index: int) -> tuple[int, int]:
+        """Columns and lines of a legend below or under panels."""
+        room = self._width - 0.1 if self._shared else self._panel_width + self._between
+        labels = self._labels(index, self._characters)
+        curves = [curve for panel in self._panels for curve in panel.curves]
+        labels += ["reference"] * any(len(curve.reference) for curve in curves)
+        labels += ["diverged"] * any(len(curve.diverged) for curve in curves)
+        longest = max(len(line) for label in labels for line in label.split("\n"))
+        columns = max(1, min(len(labels), int(room / (_HANDLE + 0.08 + look.CHARACTER * longest))))
+        lines = sum(1 + label.count("\n") for label in labels)
+        return columns, math.ceil(lines / columns)
+
+    @property
+    def _characters(self) -> int:
+        """Of a line of a legend's label."""
+        if not self._shared and not self._in_a_row:
+            return _LONGEST
+        room = self._width - 0.1 if self._shared else self._panel_width
+        return max(int((room - _HANDLE) / look.CHARACTER), 8)
+
+    def _wrapped(self, index: int) -> Mapping[str, str]:
+        labels = self._labels(index, self._characters)
+        return {curve.label: label for curve, label in zip(self._panels[index].curves, labels, strict=True)}
 
 
-FIGURES: dict[int, Callable[[Collection], Figure]] = {
-    1: partial(comparison, number=1, key="activ", values=ACTIVATIONS, kind="loss"),
-    2: partial(comparison, number=2, key="loss", values=LOSSES, kind="loss"),
-    3: partial(comparison, number=3, key="activ", values=ACTIVATIONS, kind="acc"),
-    4: partial(comparison, number=4, key="loss", values=LOSSES, kind="acc"),
-    5: partial(sensitivity, number=5, metric="train_acc"),
-    6: partial(sensitivity, number=6, metric="train_loss"),
-    7: partial(sensitivity, number=7, metric="valid_acc"),
-    8: partial(sensitivity, number=8, metric="valid_loss"),
-}
+def _columns(count: int, metrics: int, *, in_a_row: bool) -> int:
+    """How many panels stand side by side; of more rows than one, each has the same number, if that can be."""
+    if not in_a_row and metrics <= _MOST_IN_A_ROW:
+        return metrics
+    if count > _MOST_IN_A_ROW and count // metrics <= _MOST_IN_A_ROW and metrics > 1:
+        return count // metrics
+    return math.ceil(count / math.ceil(count / _MOST_IN_A_ROW))
 
 
-def _near(collection: Collection, *keys: str) -> Collection:
-    """The runs at the base point but for these keys: few, even of ten thousand."""
-    runs = summary.at(collection.runs, **dict.fromkeys(keys))
-    return replace(collection, runs=runs, epochs=collection.epochs[collection.epochs["run"].isin(runs["run"])])
+def _longest_reference(curves: Sequence[Curve]) -> pd.DataFrame:
+    return max((curve.reference for curve in curves), key=len)
 
 
-def _notes(number: int, panels: Sequence[Panel], curves: Sequence[Sequence[Curve]]) -> list[str]:
+# -- notes -----------------------------------------------------------------------------------------------------------
+
+
+def _notes(
+    study: Study, spec: FigureSpec, panels: Sequence[_Panel], collection: Collection, *, linear: bool
+) -> list[str]:
     """What a reader must know to read the figure: sample sizes, scales, and everything that is missing or unfinished.
 
     Raises:
         InputError: there is not one run.
     """
-    # Train and valid panels rest on the same runs, which need naming once.
-    parts = {(panel.key, *panel.settings.values()): (panel, part) for panel, part in zip(panels, curves, strict=True)}
-    named = [
-        (", ".join([f"{panel.key} {curve.label}" if panel.key in SWEEPS else curve.label, *_place(panel)]), curve)
-        for panel, part in parts.values()
-        for curve in part
-    ]
-    missing = [
-        (panel, [v for v, c in zip(panel.values, part, strict=True) if not c.n]) for panel, part in parts.values()
-    ]
-    commands = [panel.command(values) for panel, values in missing if values]
+    # Panels of several metrics rest on the same runs, which need naming once.
+    parts = {(panel.spec.lines, panel.place): panel for panel in panels}.values()
+    named = [(label, curve) for panel in parts for label, curve in zip(_names(study, panel), panel.curves, strict=True)]
+    commands = list(filter(None, (_command(study, panel) for panel in parts)))
     if all(not curve.n for _, curve in named):
-        raise InputError("figure", str(number), "none of its runs is there; make them: " + " ; ".join(commands))
-    notes = [style.scale_note(style.metric(panels[0].metric).scale), *sample_notes(named)]
+        raise InputError("figure", spec.name, "none of its runs is there; make them: " + " ; ".join(commands))
+    every = [curve for panel in panels for curve in panel.curves]
+    notes = []
+    if len(spec.keys) > 1:
+        base = ", ".join(_words(study, {key: study.baseline[key]}) for key in spec.keys)
+        notes.append(f"* the baseline, which the panels share: {base}.")
+    if not linear:
+        notes.append(look.scale_note([panel.metric.scale for panel in panels], last_epoch(every)))
+    notes += sample_notes(named)
+    if study.reference and any(len(curve.reference) for curve in every):
+        notes.append(f"Thin lines: the {study.reference.name}'s own curves.")
+    notes.append(_held(study, spec))
+    notes += spec.notes
+    absent = [panel.metric.title for panel in panels if panel.metric.name not in collection.epochs]
+    if absent:
+        notes.append(f"No run logs {', '.join(dict.fromkeys(absent))}.")
+    pooled = sorted({key for _, curve in named for key in mixed(collection.runs, curve.runs["run"])})
+    if pooled:
+        notes.append(f"Lines pool runs that differ in {', '.join(pooled)}: give the study's baseline a value for each.")
     if commands:
-        absent = [label for label, curve in named if not curve.n]
-        notes.append(f"No runs of: {'; '.join(absent)}. To make them:")
+        notes.append(f"No runs of: {'; '.join(label for label, curve in named if not curve.n)}. To make them:")
         notes += commands
     return notes
 
 
-def _place(panel: Panel) -> list[str]:
-    return [style.name("model", panel.settings["model"])] if "model" in panel.settings else []
+def _held(study: Study, spec: FigureSpec) -> str:
+    """What all panels have in common; the options of a choice go without saying."""
+    varied = {key for panel in spec.panels for key in (panel.lines, *panel.settings)}
+    rest = {
+        key: value
+        for key, value in study.baseline.items()
+        if key not in varied and value is not None and key.partition(".")[0] not in {*study.baseline} - {key}
+    }
+    return f"Held fixed: {_words(study, rest)}." if rest else ""
+
+
+def _words(study: Study, settings: Settings) -> str:
+    """``ReLU, lr 0.01``: names speak for themselves, other values need their key."""
+    words = []
+    for key, value in settings.items():
+        name = study.axis(key).name(value)
+        words.append(name if name != written(value) else f"{key} {name}")
+    return ", ".join(words)
+
+
+def _names(study: Study, panel: _Panel) -> list[str]:
+    """Each curve's name in the notes: ``Tanh, 1 hidden layer``."""
+    key = panel.spec.lines
+    cells: list[dict[str, Any]] = [{key: value, **panel.spec.settings} for value in study.axis(key).values]
+    return [_words(study, cell) for cell in cells]
+
+
+def _command(study: Study, panel: _Panel) -> str:
+    """What trains the runs that a panel has none of; empty if it has all."""
+    axis = study.axis(panel.spec.lines)
+    missing = [value for value, curve in zip(axis.values, panel.curves, strict=True) if not curve.n]
+    if not missing:
+        return ""
+    values = ",".join(axis.override(value).partition("=")[2] for value in missing)
+    return " ".join([study.command, "--multirun", *study.overrides(panel.spec.settings), f"{axis.key}={values}"])

@@ -13,20 +13,18 @@ from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.show import style
 from sweeps.show.draw import kind_of, varying
+from sweeps.study.file import Study
 
 MOST_CURVES = 120  # configurations; a page with more opens slowly and shows less
 MOST_SINGLES = 200  # runs that are curves of their own
 MOST_RUNS = 10_000  # in the table of runs
 
 _DIGITS = 5
-# Shown in the table of runs; the rest opens below a run's row.
-_MAIN = ("run", "state", "epoch", "activ", "loss", "model", "optim", "lr", "wd", "mo", "bsz", "seed")
-_MAIN_METRICS = ("train_acc", "valid_loss", "valid_acc", "best_valid_acc", "epoch_seconds")
-_MOST_KEYS = 8  # of other programs' configurations in the table
+_MOST_KEYS = 8  # of a configuration in the table of runs; the rest opens below a run's row
 _MOST_METRICS = 30
 
 
-def payload(collection: Collection) -> str:
+def payload(collection: Collection, study: Study | None = None) -> str:
     """``metrics``, ``metric`` (to begin with), ``groups`` (mean curves by configuration), ``singles`` (curves by run)
     and ``runs`` (the table).
 
@@ -46,8 +44,8 @@ def payload(collection: Collection) -> str:
     drawn = runs[runs[_GROUP] < MOST_CURVES]
     epochs = epochs[epochs["run"].isin(drawn["run"])]
     metrics = _distinct(epochs, judged)
-    named = varying(runs.drop(columns=_GROUP)) or (["activ"] if summary.has_networks(runs) else keys[:1])
-    kinds = {metric: kind_of(metric, collection) for metric in metrics}
+    named = varying(runs.drop(columns=_GROUP)) or keys[:1]
+    kinds = {metric: kind_of(metric, collection, study) for metric in metrics}
     content = {
         "metric": judged,
         "metrics": [{"key": m, "title": k.title, "axis": k.axis, "scale": k.scale} for m, k in kinds.items()],
@@ -78,8 +76,6 @@ def _distinct(epochs: pd.DataFrame, judged: str | None) -> list[str]:
 def _main(collection: Collection) -> list[str]:
     """The columns that the table of runs begins with."""
     runs = collection.runs
-    if summary.has_networks(runs) and runs["activ"].notna().all():
-        return [*_MAIN, *_MAIN_METRICS]
     judged, _ = summary.judged(collection)
     metric = [] if judged is None else [summary.column_of(judged, runs)]
     keys = [*varying(runs)[:_MOST_KEYS], *(["seed"] if "seed" in runs.columns else [])]

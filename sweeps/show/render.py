@@ -23,15 +23,15 @@ class Cell:
     half: float = math.nan
     """Half-width of the 95 % interval; NaN for fewer than two seeds."""
     n: int = 0
-    report: float | None = None
-    """The report's own figure."""
+    reference: float | None = None
+    """The number to compare with, if there is one."""
     marks: tuple[str, ...] = ()
     """What else there is to know: diverged, unfinished, mixed."""
 
     @property
     def difference(self) -> float:
-        """Ours minus the report's; NaN where either is missing."""
-        return math.nan if self.report is None else self.mean - self.report
+        """Ours minus the reference's; NaN where either is missing."""
+        return math.nan if self.reference is None else self.mean - self.reference
 
     def text(self) -> str:
         """``97.75 ± 0.10 (−0.13)``, then the marks."""
@@ -47,7 +47,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """Its label, one word for each column of the stub, and its cells; a text is a figure of the report, or nothing."""
+    """Its label, one word for each column of the stub, and its cells; a text is a number of the reference, or empty."""
 
     label: tuple[str, ...]
     cells: tuple[Cell | str, ...]
@@ -101,14 +101,14 @@ class Table:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(
-            ["table", "row", "column", "metric", "mean", "half_width", "n", "report", "difference", "marks"]
+            ["table", "row", "column", "metric", "mean", "half_width", "n", "reference", "difference", "marks"]
         )
         label: tuple[str, ...] = ()
         for row in self.rows:
             label = tuple(new or old for new, old in itertools.zip_longest(row.label, label, fillvalue=""))
             for column, cell in zip(self.columns, row.cells, strict=True):
                 if isinstance(cell, Cell):
-                    numbers = (cell.mean, cell.half, cell.n, cell.report, cell.difference)
+                    numbers = (cell.mean, cell.half, cell.n, cell.reference, cell.difference)
                     texts = ["" if x is None or math.isnan(x) else repr(x) for x in numbers]
                     marks = "; ".join(cell.marks) or ("" if cell.n else "missing")
                     writer.writerow([self.name, " ".join(label), column, cell.metric, *texts, marks])

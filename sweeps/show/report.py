@@ -1,8 +1,8 @@
 """The report page: one HTML file that needs no network, from the collected runs.
 
-Its first part, the course report's claims, tables and figures, is there where runs of that report's networks are.
+With a study, its tables and figures come first.
 
-Data flow one way: Collection → tables, claims, figures, curves → page. Everything from a run is escaped: as HTML text
+Data flow one way: Collection → tables, figures, curves → page. Everything from a run is escaped: as HTML text
 here, or as JSON that the page's script shows as text. A Content-Security-Policy lets only the page's own script and
 style run, by their hashes, and lets nothing be fetched. Same data, same bytes.
 """
@@ -20,8 +20,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sweeps.judge import claims
-from sweeps.judge.verdicts import Claim
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
@@ -30,53 +28,52 @@ from sweeps.runs.reading import printable
 from sweeps.search.record import Search, Trial, read_all
 from sweeps.show import explore, searches, style
 from sweeps.show.draw import kind_of, render, varying
-from sweeps.show.figures import CAPTIONS, FIGURES
+from sweeps.show.figures import figure
 from sweeps.show.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
 from sweeps.show.render import Cell, Table
-from sweeps.show.tables import TABLES
+from sweeps.show.tables import table
+from sweeps.study.file import Study
 
-TITLE = "MLP sweeps: tables, figures and checked conclusions"
-_PLAIN_TITLE = "Sweeps: curves and runs"
+_TITLE = "Sweeps: curves and runs"
 _MOST_PROBLEMS = 50
 _MOST_TRIALS = 10  # of a search
 
 
-def write(collection: Collection, out: Path) -> Path:
+def write(collection: Collection, out: Path, study: Study | None = None) -> Path:
     """Write ``out``/report/index.html, whole or not at all, and return its path.
 
     Raises:
         InputError: there are no runs at all.
     """
-    content = page(collection).encode()
+    content = page(collection, study).encode()
     path = folder(Path(out), "report") / "index.html"
     write_atomic(path, content)
     return path
 
 
-def page(collection: Collection) -> str:
+def page(collection: Collection, study: Study | None = None) -> str:
     """The page's HTML."""
     if collection.runs.empty:
-        raise InputError("out", "", "no runs to report; make some: python -m mlp.train --multirun experiment=report")
-    is_course = summary.has_networks(collection.runs)
+        how = f"; make some: python -m sweeps train study={_word(study)}" if study else ""
+        raise InputError("out", "", f"no runs to report{how}")
     assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    judged = claims.evaluate(collection) if is_course else []
     found, troubles = _find_searches(collection)
     slots = {
         "policy": _policy(css, script),
-        "title": escape(TITLE if is_course else _PLAIN_TITLE),
+        "title": escape(study.title if study else _TITLE),
         "style": css,
         "script": script,
-        "summary": _summary(collection, judged),
-        "course_links": _COURSE_LINKS if is_course else "",
-        "course": _course(collection, judged) if is_course else "",
+        "summary": _summary(collection, study),
+        "study_links": _STUDY_LINKS if study else "",
+        "study": _study(study, collection) if study else "",
         "searches": _searches(found),
         "searches_link": '<a href="#searches">Searches</a>' if found else "",
-        "curves_note": escape(_curves_note(collection)),
+        "curves_note": escape(_curves_note(collection, study)),
         "runs_note": escape(_runs_note(collection)),
         "problems": _problems([*collection.problems, *troubles]),
-        "again": _AGAIN if is_course else _AGAIN_PLAIN,
-        "data": payload(collection),
+        "again": _again(study),
+        "data": payload(collection, study),
     }
     template = (assets / "page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda slot: slots[slot[1]], template)  # in one pass: no slot within a slot
@@ -108,34 +105,31 @@ def _policy(css: str, script: str) -> str:
 # -- sections --------------------------------------------------------------------------------------------------------
 
 
-_COURSE_LINKS = '<a href="#claims">Claims</a> <a href="#tables">Tables</a> <a href="#figures">Figures</a>'
+_STUDY_LINKS = '<a href="#tables">Tables</a> <a href="#figures">Figures</a>'
 
 
-def _course(collection: Collection, judged: Sequence[Claim]) -> str:
-    """What the course report is about: its claims, tables and figures."""
-    tables = "".join(_table(table(collection)) for table in TABLES.values())
+def _study(study: Study, collection: Collection) -> str:
+    """A study's own part: where it comes from, its tables and figures."""
+    source = f'<p class="note">{escape(study.source)}</p>\n' if study.source else ""
+    tables = "".join(_table(table(study, spec, collection)) for spec in study.tables.values())
     return (
-        f'<section id="claims"><h2>Claims</h2>{_claims(judged)}</section>\n'
-        '<section id="tables"><h2>Tables</h2>\n'
+        f'<section id="tables"><h2>Tables</h2>\n{source}'
         f'<p class="note">A column\'s heading sorts by it.</p>{tables}</section>\n'
-        f'<section id="figures"><h2>Figures</h2>{_figures(collection)}</section>'
+        f'<section id="figures"><h2>Figures</h2>{_figures(study, collection)}</section>'
     )
 
 
-def _summary(collection: Collection, judged: Sequence[Claim]) -> str:
+def _summary(collection: Collection, study: Study | None) -> str:
     runs = collection.runs
     states = ", ".join(f"{count:,} {state}" for state, count in runs["state"].value_counts().items())
     facts = {"Runs": f"{len(runs):,} ({states})", "Configurations": f"{_configurations(runs):,}"}
     if "seed" in runs.columns:
         seeds = explore.ordered(runs["seed"])
-        facts["Seeds"] = ", ".join(style.name("seed", seed) for seed in seeds[:10]) + (" …" if len(seeds) > 10 else "")
+        facts["Seeds"] = ", ".join(style.name(seed) for seed in seeds[:10]) + (" …" if len(seeds) > 10 else "")
     facts["Epochs trained"] = f"{len(collection.epochs):,}"
-    if judged:
-        verdicts = pd.Series([claim.verdict for claim in judged]).value_counts()
-        facts["Claims"] = ", ".join(f"{verdicts.get(verdict, 0)} {word}" for verdict, word in _VERDICTS.items())
     metric, maximize = summary.judged(collection)
     if metric is not None:
-        kind = kind_of(metric, collection)
+        kind = kind_of(metric, collection, study)
         facts[f"Best {kind.title}"] = _best(runs, summary.column_of(metric, runs), maximize, kind)
     facts["Last update"] = _moment(runs["updated"].dropna().max())
     facts["Problems"] = f"{len(collection.problems):,}"
@@ -161,9 +155,6 @@ def _moment(iso: object) -> str:
     return f"{match[1]} {match[2]} UTC" if match else str(iso)
 
 
-_VERDICTS = {"holds": "hold", "fails": "fail", "undecided": "undecided"}
-
-
 def _best(runs: pd.DataFrame, metric: str, maximize: bool, kind: style.Metric) -> str:
     """The best of a metric's column over all runs."""
     values = runs[f"best_{metric}"]
@@ -172,32 +163,6 @@ def _best(runs: pd.DataFrame, metric: str, maximize: bool, kind: style.Metric) -
     best = runs.iloc[int((values if maximize else -values).fillna(-np.inf).argmax())]
     value = f"{best[f'best_{metric}']:.2f} %" if kind.scale == "accuracy" else f"{best[f'best_{metric}']:.6g}"
     return f"{value} ({best['run']}, epoch {best['best_epoch']:.0f})"
-
-
-def _claims(judged: Sequence[Claim]) -> str:
-    body = []
-    for claim in judged:
-        decisive = claim.decisive
-        low, high = claim.interval
-        around = f"{decisive.show(low)} … {decisive.show(high)}" if decisive and low == low else ""
-        comparisons = "".join(
-            f"<li>{escape(c.describe())}: wanted {escape(c.wanted)}, alone {escape(c.verdict)}</li>"
-            for c in claim.comparisons
-        )
-        runs = (
-            f"<p>Rests on {', '.join(f'<code>{escape(run)}</code>' for run in claim.runs)}.</p>" if claim.runs else ""
-        )
-        body.append(
-            f"<tr><td><details><summary>{escape(claim.text)}</summary>"
-            f'<p lang="zh">「{escape(claim.quote)}」</p><p>{escape(claim.detail)}</p><ul>{comparisons}</ul>{runs}'
-            f'</details></td><td class="{claim.verdict}">{claim.verdict}</td>'
-            f'<td class="number">{escape(decisive.found) if decisive else ""}</td>'
-            f'<td class="number">{escape(around)}</td>{_number(claim.n)}</tr>'
-        )
-    head = _head(["Conclusion of the report", "Verdict"], ["Effect", "95 % interval", "n"])
-    return f'<p class="note">{escape(claims.method(judged))}</p>' + _scroll(
-        "Claims", f'<table class="sortable claims">{head}<tbody>{"".join(body)}</tbody></table>'
-    )
 
 
 def _table(table: Table) -> str:
@@ -228,14 +193,14 @@ def _missing(cell: Cell) -> str:
     return f'<td class="number" data-value="">{escape(cell.text())}</td>'
 
 
-def _figures(collection: Collection) -> str:
+def _figures(study: Study, collection: Collection) -> str:
     parts = []
-    for number, draw in FIGURES.items():
+    for spec in study.figures.values():
         try:
-            shown = _image(draw(collection), CAPTIONS[number])
+            shown = _image(figure(study, spec, collection), spec.caption)
         except InputError as error:
             shown = f"<p>{escape(str(error))}</p>"
-        parts.append(f"<figure>{shown}<figcaption>Figure {number}. {escape(CAPTIONS[number])}.</figcaption></figure>")
+        parts.append(f"<figure>{shown}<figcaption>{escape(spec.name)}: {escape(spec.caption)}.</figcaption></figure>")
     return f'<div class="figures">{"".join(parts)}</div>'
 
 
@@ -289,12 +254,12 @@ def _trial(search: Search, trial: Trial) -> str:
     )
 
 
-def _curves_note(collection: Collection) -> str:
+def _curves_note(collection: Collection, study: Study | None) -> str:
     cells = _configurations(collection.runs)
     note = "Point at the plot or move the slider to read values; × is where a run diverged. Bands: 95 % interval (t)."
     if cells > MOST_CURVES:
         metric, _ = summary.judged(collection)
-        by = "" if metric is None else f" of the best {kind_of(metric, collection).title}"
+        by = "" if metric is None else f" of the best {kind_of(metric, collection, study).title}"
         note += f" Of {cells:,} configurations the {MOST_CURVES}{by} are here."
     if len(collection.runs) > MOST_SINGLES:
         note += f" Single runs are left out, because there are more than {MOST_SINGLES}."
@@ -316,19 +281,17 @@ def _problems(problems: Sequence[str]) -> str:
     return f"<ul>{items}</ul>{more}"
 
 
-_AGAIN = """<p>Everything, on a fresh machine; what is finished is not trained again:</p>
-<pre><code>scripts/reproduce --seeds 3</code></pre>
-<p>Step by step:</p>
-<pre><code>python -m mlp.train --multirun experiment=report seed=0,1,2
-python -m sweeps collect
-python -m sweeps tables
-python -m sweeps figures
-python -m sweeps claims
-python -m sweeps report</code></pre>"""
+def _again(study: Study | None) -> str:
+    if study is None:
+        return "<pre><code>python -m sweeps collect\npython -m sweeps report</code></pre>"
+    words = ("train", "collect", "tables", "figures", "claims", "report")
+    commands = (f"python -m sweeps {word}" + (f" study={_word(study)}" if word != "collect" else "") for word in words)
+    return f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
 
 
-_AGAIN_PLAIN = """<pre><code>python -m sweeps collect
-python -m sweeps report</code></pre>"""
+def _word(study: Study) -> str:
+    """By what a command finds it: the name of one in ``conf/study``, else its file."""
+    return study.name if study.path.parent.name == "study" else study.path.as_posix()
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------

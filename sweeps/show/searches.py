@@ -50,7 +50,7 @@ def _scale(metric: str, values: Any) -> str:
     x = np.asarray(values, float)
     # a file may hold any numbers, and another program's accuracy is not in percent
     is_percent = bool(((x >= 0) & (x <= 100)).all() and (x > 1).any())
-    return "plain" if scale == "accuracy" and not is_percent else scale
+    return "linear" if scale == "accuracy" and not is_percent else scale
 
 
 def _values(search: Search, objective: int = 0) -> dict[int, float]:
@@ -118,9 +118,7 @@ def _rungs(search: Search) -> Figure:
     figure, (axes,), below = page(rows=1, columns=1, panel=1.9, notes=notes, legend=3)
     _value_axis(axes, search.metrics[0], [value for trial in trials for _, value in trial.rungs])
     best = [trial for trial in search.ranked()[:3] if trial.rungs]
-    styles = dict(
-        zip([trial.number for trial in best], style.styles("", [f"{i}" for i in range(len(best))]), strict=True)
-    )
+    styles = dict(zip([trial.number for trial in best], style.styles([f"{i}" for i in range(len(best))]), strict=True))
     for trial in sorted(trials, key=lambda trial: trial.number in styles):
         x, y = zip(*trial.rungs, strict=True)
         own = styles.get(trial.number)
@@ -206,7 +204,7 @@ def _levels(scale: str, low: float, high: float) -> Callable[[float], float]:
     def position(x: float) -> float:
         if scale == "accuracy" and high <= 100:
             return -math.log(max(100 - x, 0.005))
-        return math.log(x) if scale == "loss" and low > 0 else x
+        return math.log(x) if scale == "log" and low > 0 else x
 
     start, end = position(low), position(high)
     return lambda x: (position(x) - start) / (end - start) if end > start else 0.5

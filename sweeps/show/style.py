@@ -15,9 +15,10 @@ import numpy.typing as npt
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 WIDTH = 3.5  # inches: one column of a two-column page, so that the type is as large there as it is meant to be
+WIDE = 7.2  # both columns
 
 RC: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib: the same figure on every machine
@@ -54,6 +55,7 @@ RC: Mapping[str, Any] = {
 
 NOTE_SIZE = 6
 NOTE_CHARACTERS = 78  # of that size in one column
+CHARACTER = 0.05  # inches: of a title or legend, on average; a wide estimate
 
 
 @dataclass(frozen=True)
@@ -70,33 +72,21 @@ class Metric:
 
     title: str
     axis: str
-    scale: str  # "loss" (logarithmic), "accuracy" (logarithmic in the error rate) or "plain" (linear)
+    scale: str  # "log", "accuracy" (percent, logarithmic in the error rate) or "linear"
 
 
 _METRICS: Mapping[str, Metric] = {
-    f"{split}_{kind}": Metric(f"{split} {word}", axis, word)
+    f"{split}_{kind}": Metric(f"{split} {word}", axis, scale)
     for split in ("train", "valid", "test")
-    for kind, word, axis in (("loss", "loss", "loss (mean per image)"), ("acc", "accuracy", "accuracy (%)"))
+    for kind, word, axis, scale in (
+        ("loss", "loss", "loss (mean per image)", "log"),
+        ("acc", "accuracy", "accuracy (%)", "accuracy"),
+    )
 } | {
-    "seconds": Metric("training time", "training time (s / epoch)", "plain"),
-    "eval_seconds": Metric("evaluation time", "evaluation time (s / epoch)", "plain"),
+    "seconds": Metric("training time", "training time (s / epoch)", "linear"),
+    "eval_seconds": Metric("evaluation time", "evaluation time (s / epoch)", "linear"),
 }
 
-NAMES: Mapping[str, Mapping[str, str]] = {
-    "activ": {"relu": "ReLU", "sigmoid": "Sigmoid", "gelu": "GeLU", "tanh": "Tanh"},
-    "loss": {"ce": "Cross entropy", "euclidean": "Euclidean", "hinge": "Hinge"},
-    "model": {"360": "1 hidden layer", "512x256": "2 hidden layers"},
-}
-
-_STYLES: Mapping[tuple[str, Any], Style] = {
-    ("activ", "relu"): Style("#0072B2", "o"),
-    ("activ", "sigmoid"): Style("#D55E00", "D"),
-    ("activ", "gelu"): Style("#009E73", "s"),
-    ("activ", "tanh"): Style("#CC79A7", "^"),
-    ("loss", "ce"): Style("#000000", "<"),
-    ("loss", "euclidean"): Style("#E69F00", "v"),
-    ("loss", "hinge"): Style("#56B4E9", "p"),
-}
 # For values without a style of their own; twelve differ in colour and marker both.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "D", "s", "^", "<", "v", "p", "P", ">", "h", "d", "8")
@@ -108,7 +98,7 @@ ABSENT = "–"  # an option that a run does not have
 
 def metric(name: str) -> Metric:
     """How a metric is shown; one that is not known goes by its name, on a linear scale."""
-    return _METRICS.get(name) or Metric(name, name, "plain")
+    return _METRICS.get(name) or Metric(name, name, "linear")
 
 
 def rc(changes: Mapping[str, Any] = MappingProxyType({})) -> AbstractContextManager[None]:
@@ -116,36 +106,39 @@ def rc(changes: Mapping[str, Any] = MappingProxyType({})) -> AbstractContextMana
     return rc_context(cast(Any, {**RC, **changes}))
 
 
-def name(key: str, value: object) -> str:
-    """What a key's value is called in a figure: ReLU, 1 hidden layer, 0.01, –."""
+def name(value: object) -> str:
+    """What a value is called in a figure: relu, 0.01, –."""
     if value is None or value != value:
         return ABSENT
     text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
-    return NAMES.get(key, {}).get(text) or (text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def label(keys: Iterable[str], values: Iterable[Any]) -> str:
-    """``ReLU, 1 hidden layer, lr=0.01``: known names speak for themselves, the rest needs its key."""
-    pairs = [(key, value) for key, value in zip(keys, values, strict=True) if name(key, value) != ABSENT]
-    return ", ".join(name(key, value) if key in NAMES else f"{key}={name(key, value)}" for key, value in pairs)
+    """``activ=relu, lr=0.01``; options that are absent are left out."""
+    pairs = [(key, name(value)) for key, value in zip(keys, values, strict=True)]
+    return ", ".join(f"{key}={word}" for key, word in pairs if word != ABSENT)
 
 
-def styles(key: str, values: Sequence[Any]) -> list[Style]:
+def styles(values: Sequence[Any], given: Sequence[Style | None] = ()) -> list[Style]:
     """The style of each value of a key; numbers take the ramp, the largest the darkest.
 
     Args:
         values: of one figure, each once; numbers in ascending or descending order.
+        given: of each value, where it has a style of its own; the others take none of their colours.
     """
-    if len(values) > 1 and all(isinstance(value, (int, float, np.number)) for value in values):
+    given = given or [None] * len(values)
+    if len(values) > 1 and not any(given) and all(_is_number(value) for value in values):
         rank = np.argsort(np.argsort(np.asarray(values, float)))
         return [Style(_ramp(int(i), len(values)), "o") for i in rank]
-    free = [
-        i
-        for i, color in enumerate(_COLORS)
-        if color not in {_STYLES[key, v].color for v in values if (key, v) in _STYLES}
-    ]
+    taken = {look.color.lower() for look in given if look}
+    free = [i for i, color in enumerate(_COLORS) if color.lower() not in taken]
     spare = (Style(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)]) for i in [*free, *range(len(_COLORS), 1000)])
-    return [_STYLES.get((key, value)) or next(spare) for value in values]
+    return [look or next(spare) for look in given]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _ramp(rank: int, count: int) -> str:
@@ -155,12 +148,23 @@ def _ramp(rank: int, count: int) -> str:
 # -- axes ------------------------------------------------------------------------------------------------------------
 
 
-def epoch_axis(axes: Axes, last: int) -> None:
-    """Epochs on a log axis: the first ten matter as much as the last fifty."""
-    axes.set_xscale("log")
-    steps = [step * 10**power for power in range(7) for step in (1, 2, 5)]
-    ticks = [*range(1, last + 1)] if last <= 5 else [step for step in steps if step <= last]
-    axes.set_xlim(0.93, last * 1.08)
+MOST_LINEAR = 10  # epochs, of which each has a tick and room on a linear axis
+
+
+def epoch_axis(axes: Axes, last: int, *, linear: bool = False) -> None:
+    """Epochs on a log axis: the first ten matter as much as the last fifty. Few epochs are on a linear one."""
+    if linear and last > MOST_LINEAR:
+        axes.set_xlim(-0.02 * last, 1.02 * last)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+        return
+    if last <= MOST_LINEAR:
+        pad = 0.04 * (last - 1) or 0.5
+        axes.set_xlim(1 - pad, last + pad)
+        ticks: Sequence[int] = range(1, last + 1)
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(0.93, last * 1.08)
+        ticks = [step * 10**power for power in range(7) for step in (1, 2, 5) if step * 10**power <= last]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -185,7 +189,7 @@ def value_axis(axes: Axes, scale: str, values: npt.ArrayLike) -> None:
     """
     x = np.asarray(values, float)
     x = x[np.isfinite(x)]
-    if scale == "loss":
+    if scale == "log":
         x = x[x > 0]
         low, high = (x.min(), x.max()) if x.size else (0.1, 1.0)
         pad = max((high / low) ** 0.06, 1.05)
@@ -212,11 +216,23 @@ def value_axis(axes: Axes, scale: str, values: npt.ArrayLike) -> None:
         axes.set_ylim(low - pad, high + pad)
 
 
-def scale_note(scale: str) -> str:
-    """How to read the axes, for the figure's notes."""
-    if scale == "accuracy":
-        return "Accuracy axis: logarithmic in the error rate. Epoch axis: logarithmic."
-    return "Both axes are logarithmic." if scale == "loss" else "Epoch axis: logarithmic."
+def scale_note(scales: Iterable[str], last: int) -> str:
+    """How to read the axes, for the figure's notes; empty if they are linear.
+
+    Args:
+        scales: of the value axes.
+        last: the figure's last epoch.
+    """
+    found = {*scales}
+    curved = last > MOST_LINEAR
+    if curved and found == {"log"}:
+        return "Both axes are logarithmic."
+    said = []
+    if "accuracy" in found:
+        said.append("Accuracy axis: logarithmic in the error rate.")
+    if "log" in found:
+        said.append("The other value axis: logarithmic." if said else "Value axis: logarithmic.")
+    return " ".join([*said, *(["Epoch axis: logarithmic."] if curved else [])])
 
 
 def _accuracy_ticks(low: float, high: float) -> list[float]:

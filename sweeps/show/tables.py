@@ -1,113 +1,147 @@
-"""The report's two tables, the same for its three sweeps, and any other comparison of two sets of keys.
+"""A study's tables, and any other comparison of two sets of keys.
 
-    table1, table2, sweep_table    ours at the last and the best epoch, beside the report's own figure
-    pivot                          any run metric over any keys
-    Table                          the result; renders as Markdown, LaTeX and CSV
+    table    metrics of a study's cells, beside its reference's numbers
+    pivot    any run metric over any keys
+    Table    the result; renders as Markdown, LaTeX and CSV
 
 A cell is one configuration, its seeds the sample: mean ± half-width of the 95 % t interval. Configurations are never
 averaged with one another. What is missing, unfinished or diverged is marked in the cell where it belongs.
 """
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.read.filters import known
 from sweeps.runs.errors import InputError
 from sweeps.show.render import Cell, Row, Table
+from sweeps.study.file import Metric, Study, TableSpec
+from sweeps.study.hypotheses import Settings
+from sweeps.study.select import equals, others, select
 
-# (column of ``runs``, the report's word)
-_METRICS = {
-    "train_loss": "Train Loss",
-    "train_acc": "Train Acc (%)",
-    "test_loss": "Test Loss",
-    "test_acc": "Test Acc (%)",
+_OF_A_RUN = {
+    "epoch_seconds": (
+        "median",
+        "Seconds per epoch: the median over a run's epochs, training alone, on the machine and with the load it had.",
+    ),
+    "total_seconds": ("sum", "Seconds: of all of a run's epochs."),
 }
-_TIME = "epoch_seconds"
-_ACTIVATIONS = {"sigmoid": "Sigmoid", "relu": "ReLU", "gelu": "GeLU", "tanh": "Tanh"}
-_LOSSES = {"euclidean": "Euclidean", "ce": "CE", "hinge": "Hinge"}
-_DEPTHS = {"360": "1L", "512x256": "2L"}
-_SWEEPS: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "lr": ("Learning rate", (0.1, 0.01, 0.001, 0.0001)),
-    "wd": ("Weight decay", (0.0, 0.001, 0.01, 0.1)),
-    "mo": ("Momentum", (0.0, 0.1, 0.5, 0.9)),
-}
-_REPORT_EPOCHS = 100
-_REPORT = (
-    f"In brackets: ours minus the report's figure, which is one run's, of {_REPORT_EPOCHS} epochs; whether of the last "
-    "or the best, it does not say."
-)
-_SECONDS = "Seconds per epoch: the median over a run's epochs, training alone, on the machine and with the load it had."
+"""Columns that a run has one of: what of its epochs it is, and a note."""
+
+_EXTREME = "\x1fextreme"  # a column of no other name
 
 
-def table1(c: Collection) -> Table:
-    """Activations × depth, with cross entropy (report §3.1)."""
-    return _comparison(
-        c,
-        "table1",
-        "Table 1: activations, with cross entropy",
-        {f"{_DEPTHS[m]}+{word}": {"model": m, "activ": a} for m in _DEPTHS for a, word in _ACTIVATIONS.items()},
-        _report_numbers()["activations"],
-        panel=len(_ACTIVATIONS),
-    )
+def table(study: Study, spec: TableSpec, collection: Collection, steps: pd.DataFrame | None = None) -> Table:
+    """One of the study's tables: metrics as rows, cells as columns.
 
-
-def table2(c: Collection) -> Table:
-    """Losses × depth, with ReLU (report §3.1)."""
-    return _comparison(
-        c,
-        "table2",
-        "Table 2: losses, with ReLU",
-        {f"{_DEPTHS[m]}+{word}": {"model": m, "loss": a} for m in _DEPTHS for a, word in _LOSSES.items()},
-        _report_numbers()["losses"],
-        panel=len(_LOSSES),
-        notes=(
-            "Losses of different kinds are different quantities: compare them between depths, not with one another.",
-        ),
-    )
-
-
-def sweep_table(c: Collection, key: str) -> Table:
-    """The one-layer net over ``key``, one of lr, wd, mo, at the base point otherwise (report §3.4).
-
-    The report prints numbers for the base point alone. Values beyond the report's that have been run come last.
-    """
-    word, values = _SWEEPS[key]
-    c = summary.of_networks(c)
-    others = sorted(set(summary.at(c.runs, **{key: None})[key]) - set(values))
-    base = f"{key}={summary.BASE[key]:g}"
-    return _comparison(
-        c,
-        key,
-        f"{word}, one layer of ReLU with cross entropy",
-        {f"{key}={value:g}": {key: value} for value in (*values, *others)},
-        {base: _report_numbers()["activations"]["1L+ReLU"]},
-        panel=6,
-    )
-
-
-TABLES: Mapping[str, Callable[[Collection], Table]] = {
-    "table1": table1,
-    "table2": table2,
-    **{key: functools.partial(sweep_table, key=key) for key in _SWEEPS},
-}
-
-
-def pivot(c: Collection, rows: Sequence[str], cols: Sequence[str], values: Sequence[str]) -> Table:
-    """Run metrics over the values of any keys: ``pivot(c, ["activ"], ["model", "optim"], ["test_acc"])``.
-
-    A key that is in neither ``rows`` nor ``cols``, but varies, is held at its base point.
+    Args:
+        steps: what runs logged within epochs, with columns run, epoch, step and the metrics, for the extremes of those
+            metrics that the study takes from steps; without them these rows are empty.
 
     Raises:
-        InputError: no such column, not a column of numbers, or a key varies that has no runs at its base point.
+        InputError: a metric is not a column of numbers.
+    """
+    cells: list[Settings] = [*spec.cells, *_beyond(study, spec, collection)]
+    labels = [study.label(cell) for cell in cells]
+    samples = [select(study, collection.runs, cell) for cell in cells]
+    every = pd.concat(samples)
+    every = every[~every["run"].duplicated()]
+    horizon = _horizon(every)
+    rows: list[Row] = []
+    for name, word in spec.metrics.items():
+        metric = study.metric(name)
+        numbers = [spec.reference.get(label, {}).get(name) for label in labels]
+        before = len(rows)
+        for of, column in _columns(spec, metric, collection):
+            found = samples
+            if column == _EXTREME:
+                extremes = _extremes(metric, collection, steps)
+                found = [sample.assign(**{_EXTREME: sample["run"].map(extremes)}) for sample in samples]
+            shown = tuple(
+                _cell(sample, column, horizon, metric.digits, number, name)
+                for sample, number in zip(found, numbers, strict=True)
+            )
+            is_optional = column == _EXTREME or name in _OF_A_RUN  # a program need not record steps or times
+            if not is_optional or any(cell.n for cell in shown):
+                rows.append(Row(("" if len(rows) > before else word, of), shown))
+        if study.reference and any(number is not None for number in numbers):
+            texts = ("" if number is None else f"{number:.{metric.digits}f}" for number in numbers)
+            rows.append(Row(("", study.reference.name), tuple(texts)))
+    return Table(
+        name=spec.name,
+        title=spec.title,
+        stub=("Metric", "Of"),
+        columns=tuple(labels),
+        rows=tuple(rows),
+        notes=tuple(_notes(study, spec, collection, every, horizon)),
+        panel=spec.panel or len(cells),
+    )
+
+
+def _beyond(study: Study, spec: TableSpec, collection: Collection) -> list[Settings]:
+    """Cells at values of a table's only axis that the study does not name, but that have been run."""
+    return [] if spec.axis is None else [{spec.axis: value} for value in others(study, collection.runs, spec.axis)]
+
+
+def _columns(spec: TableSpec, metric: Metric, collection: Collection) -> list[tuple[str, str]]:
+    """The rows of a metric: what they are of, and the column of ``runs`` that has it."""
+    if metric.name in _OF_A_RUN:
+        return [(_OF_A_RUN[metric.name][0], metric.name)]
+    last = summary.column_of(metric.name, collection.runs)
+    columns = {"last": ("last epoch", last), "best": ("best epoch", f"best_{last}"), "extreme": ("extreme", _EXTREME)}
+    return [columns[place] for place in spec.at]
+
+
+def _extremes(metric: Metric, collection: Collection, steps: pd.DataFrame | None) -> "pd.Series[float]":
+    """Run → the metric's extreme over its steps or epochs; no runs where that is not recorded."""
+    rows, name = (collection.epochs, metric.name) if metric.steps is None else (steps, metric.steps)
+    if rows is None or name not in rows:
+        return pd.Series(dtype=float)
+    if metric.epochs is not None:
+        rows = rows[rows["epoch"] <= metric.epochs]
+    values = rows.groupby("run")[name]
+    return values.max() if metric.maximize else values.min()
+
+
+def _notes(study: Study, spec: TableSpec, collection: Collection, every: pd.DataFrame, horizon: int) -> Iterable[str]:
+    yield _sample_note(every, horizon)
+    if study.reference and spec.reference:
+        yield f"In brackets: ours minus the {study.reference.name}'s."
+        yield from study.reference.notes
+        if 0 < horizon != study.epochs:
+            epochs = f"Ours are after {horizon} epochs, the {study.reference.name}'s after {study.epochs}"
+            yield f"{epochs}: no fair comparison."
+    judged, maximize = summary.judged(collection)
+    if "best" in spec.at and judged is not None:
+        extreme = "highest" if maximize else "lowest"
+        yield f"The best epoch is the first of the {extreme} {study.metric(judged).title}."
+    yield from (note for name, (_, note) in _OF_A_RUN.items() if name in spec.metrics)
+    absent = [name for name in spec.metrics if name not in collection.epochs and name not in _OF_A_RUN]
+    if absent and len(every):
+        yield f"No run logs {', '.join(absent)}."
+    yield from spec.notes
+
+
+def pivot(
+    c: Collection,
+    rows: Sequence[str],
+    cols: Sequence[str],
+    values: Sequence[str],
+    *,
+    baseline: Settings | None = None,
+) -> Table:
+    """Run metrics over the values of any keys: ``pivot(c, ["activ"], ["model", "optim"], ["test_acc"])``.
+
+    Args:
+        baseline: a key that is in neither ``rows`` nor ``cols``, but varies, is held at its value here.
+
+    Raises:
+        InputError: no such column, not a column of numbers, or a key varies that has no runs at the baseline.
     """
     runs = c.runs
     keys = [*rows, *cols]
@@ -123,16 +157,15 @@ def pivot(c: Collection, rows: Sequence[str], cols: Sequence[str], values: Seque
     for value in values:
         if not pd.api.types.is_numeric_dtype(runs[known(value, runs.columns)]):
             raise InputError("--values", value, "must be a column of numbers, such as a metric")
-    runs, notes = _at_base(runs, keys)
-    if summary.has_networks(runs) and _varying(runs, ["loss"]) and any("loss" in value for value in values):
-        notes.append("Losses of different kinds are different quantities, and not to be compared.")
+    runs, notes = _at_base(runs, keys, baseline or {})
+    notes += _kinds_note(runs, values)
     groups = {_words(group): cell for group, cell in runs.groupby(keys, dropna=False, sort=False)}
     row_keys, col_keys = (_combinations(runs, chosen) for chosen in (rows, cols))
     horizon = _horizon(runs)
     body = tuple(
         Row(
             (*row, value) if len(values) > 1 else row,
-            tuple(_cell(groups.get((*row, *col), runs[:0]), value, horizon) for col in col_keys),
+            tuple(_cell(groups.get((*row, *col), runs[:0]), value, horizon, _digits(value)) for col in col_keys),
         )
         for row in row_keys
         for value in values
@@ -153,65 +186,18 @@ def pivot(c: Collection, rows: Sequence[str], cols: Sequence[str], values: Seque
 # ------------------------------------------------------------------------------------------------ from runs to cells
 
 
-def _comparison(
-    c: Collection,
-    name: str,
-    title: str,
-    columns: Mapping[str, Mapping[str, Any]],
-    report: Mapping[str, Mapping[str, float]],
-    *,
-    panel: int,
-    notes: tuple[str, ...] = (),
-) -> Table:
-    """Metrics as rows, configurations as columns.
-
-    Args:
-        columns: the settings of each column, where they differ from the base point.
-        report: the report's figures by column and metric, as far as it has them.
-    """
-    runs = summary.of_networks(c).runs
-    samples = {column: summary.at(runs, **settings) for column, settings in columns.items()}
-    every = pd.concat(samples.values()) if samples else runs[:0]
-    every = every[~every["run"].duplicated()]
-    horizon = _horizon(every)
-
-    def row(label: tuple[str, ...], value: str, metric: str) -> Row:
-        figures = [report.get(column, {}).get(metric) for column in samples]
-        pairs = zip(samples.values(), figures, strict=True)
-        return Row(label, tuple(_cell(sample, value, horizon, figure) for sample, figure in pairs))
-
-    def reported(label: tuple[str, ...], metric: str) -> Row:
-        figures = (report.get(column, {}).get(metric) for column in samples)
-        return Row(label, tuple("" if figure is None else f"{figure:.{_digits(metric)}f}" for figure in figures))
-
-    body = []
-    for metric, word in _METRICS.items():
-        body += [row((word, "last epoch"), metric, metric), row(("", "best epoch"), f"best_{metric}", metric)]
-        body += [reported(("", "report"), metric)]
-    body += [row(("Time (s)/epoch", "median"), _TIME, _TIME), reported(("", "report"), _TIME)]
-    if 0 < horizon != _REPORT_EPOCHS:
-        notes = (f"Ours are after {horizon} epochs, the report's after {_REPORT_EPOCHS}: no fair comparison.", *notes)
-    best = "The best epoch is the first of the highest valid accuracy, which in the report's protocol is test accuracy."
-    return Table(
-        name=name,
-        title=title,
-        stub=("Metric", "Of"),
-        columns=tuple(samples),
-        rows=tuple(body),
-        notes=(_sample_note(every, horizon), _REPORT, best, _SECONDS, *notes),
-        panel=panel,
-    )
-
-
-def _cell(runs: pd.DataFrame, value: str, horizon: int, report: float | None = None) -> Cell:
+def _cell(
+    runs: pd.DataFrame, column: str, horizon: int, digits: int, reference: float | None = None, name: str | None = None
+) -> Cell:
     """One configuration's runs as one cell: those that came to ``horizon`` or their end, and a mark for all others."""
-    varying = _varying(runs, summary.identity_columns(runs))
+    name = name or column
+    varying = _varying(runs, summary.identity_columns(runs.drop(columns=_EXTREME, errors="ignore")))
     if varying:
-        return Cell(value, _digits(value), report=report, marks=(f"mixed: {', '.join(varying)}",))
+        return Cell(name, digits, reference=reference, marks=(f"mixed: {', '.join(varying)}",))
     diverged = runs["state"] == "diverged"
     stopped = (runs["state"] == "finished") & (runs["target"] >= horizon)  # if need be early, by its own decision
     whole = ~diverged & (stopped | (runs["epoch"] >= horizon))
-    sample = runs.loc[whole, value].dropna()
+    sample = runs.loc[whole, column].dropna() if column in runs else pd.Series(dtype=float)
     marks = []
     if diverged.any():
         marks.append(f"diverged ({diverged.sum()} of {len(runs)})")
@@ -223,7 +209,7 @@ def _cell(runs: pd.DataFrame, value: str, horizon: int, report: float | None = N
         some = f" ({len(short)} of {len(runs)})" if len(short) < len(runs) else ""
         marks.append(f"{seen}/{horizon} epochs{some}" + (f", {failed} failed" if failed else ""))
     mean, half = summary.interval(sample)
-    return Cell(value, _digits(value), mean, half, len(sample), report, tuple(marks))
+    return Cell(name, digits, mean, half, len(sample), reference, tuple(marks))
 
 
 def _horizon(runs: pd.DataFrame) -> int:
@@ -240,22 +226,34 @@ def _sample_note(runs: pd.DataFrame, horizon: int) -> str:
     )
 
 
-def _at_base(runs: pd.DataFrame, free: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def _kinds_note(runs: pd.DataFrame, values: Sequence[str]) -> list[str]:
+    """Where ``loss`` is a key too and varies, runs' ``valid_loss`` are of different kinds."""
+    keys = _varying(runs, summary.identity_columns(runs))
+    kinds = [value for value in values if value.rpartition("_")[2] in keys]
+    return [f"{', '.join(kinds)} of different kinds are different quantities, and not to be compared."] if kinds else []
+
+
+def _at_base(runs: pd.DataFrame, free: Sequence[str], baseline: Settings) -> tuple[pd.DataFrame, list[str]]:
     """Only one configuration for each combination of the keys in ``free``; and what was held for that."""
     held = []
     for key in _varying(runs, [column for column in summary.identity_columns(runs) if column not in free]):
         if not _varies_within(runs, key, free):
             continue
-        base = summary.BASE.get(key) if summary.has_networks(runs) else None  # the report's networks alone have one
-        at_base = runs[(runs[key] == base) | (runs[key].isna() if "." in key else False)]
-        if base is None or not len(at_base):
+        at_base = runs[:0]
+        if key in baseline:
+            is_option = "." in key and key.partition(".")[0] in baseline
+            at_base = runs[equals(runs[key], baseline[key]) | (runs[key].isna() if is_option else False)]
+        if not len(at_base):
             found = ", ".join(_word(value) for value in itertools.islice(runs[key].drop_duplicates(), 8))
             raise InputError(
-                key, found, f"varies within the cells; add {key} to --rows or --cols, or choose one: {key}=…"
+                key,
+                found,
+                f"varies within the cells; add {key} to --rows or --cols, or choose one: {key}=…"
+                + ("" if baseline else ", or name a study, whose baseline holds it"),
             )
         runs = at_base
-        held.append(f"{key}={_word(base)}")
-    return runs, [f"Held at the base point: {', '.join(held)}."] if held else []
+        held.append(f"{key}={_word(baseline[key])}")
+    return runs, [f"Held at the baseline: {', '.join(held)}."] if held else []
 
 
 def _varies_within(runs: pd.DataFrame, key: str, free: Sequence[str]) -> bool:
@@ -287,11 +285,3 @@ def _word(value: Any) -> str:
 def _digits(metric: str) -> int:
     """Decimals: 2 for percent and seconds, as in the report; 4 for losses, and what is not known."""
     return 2 if metric.endswith(("_acc", "_seconds")) else 4
-
-
-@functools.cache
-def _report_numbers() -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    numbers: Mapping[str, Mapping[str, Mapping[str, float]]] = yaml.safe_load(
-        (Path(__file__).parent / "report_numbers.yaml").read_text(encoding="utf-8")
-    )
-    return numbers

@@ -335,6 +335,12 @@ def parse(content: object, path: Path, word: str) -> Study:
         untested=(_as_is, ()),
     )
     axes = {key: _axis(f"axes.{key}", key, value) for key, value in top["axes"].items()}
+    for key in axes:
+        if key not in top["baseline"]:
+            known = ", ".join(top["baseline"])
+            raise InputError(
+                f"axes.{key}", key, f"must be a key of the baseline, which says where it is held; they are {known}"
+            )
     measures = {
         name: _measure(f"measures.{name}", name, value, top["epochs"]) for name, value in top["measures"].items()
     }

@@ -52,8 +52,8 @@ def curve(study: Study, points: pd.DataFrame, settings: Settings, metric: str) -
     Args:
         points: of :func:`curves`.
     """
-    keep = (points["metric"] == metric).to_numpy(bool)
+    found = points[points["metric"] == metric]
     for key, value in study.complete(settings).items():
-        if key in points and key not in _COLUMNS:
-            keep &= equals(points[key], value)
-    return points.loc[keep, ["epoch", "value"]].astype(float).drop_duplicates("epoch").sort_values("epoch")
+        if key in found and key not in _COLUMNS:
+            found = found[equals(found[key], value)]
+    return found[["epoch", "value"]].astype(float).drop_duplicates("epoch").sort_values("epoch")

@@ -53,5 +53,5 @@ def equals(column: "pd.Series[Any]", value: Any) -> npt.NDArray[np.bool_]:
         return np.asarray(column.astype("str").str.lower() == str(value).lower(), bool)
     if isinstance(value, (int, float)):
         numbers = pd.to_numeric(column, errors="coerce").to_numpy(float)
-        return np.isclose(numbers, value, rtol=1e-9, atol=0)
+        return np.asarray(np.isclose(numbers, value, rtol=1e-9, atol=0), bool)
     return np.asarray(column == value, bool)

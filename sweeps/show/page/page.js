@@ -97,13 +97,13 @@ const format = (x) => (x === null || x === undefined ? "–" : String(Number(x.t
 
 function scales(values, last, kind, width, height) {
   const log = $("log").checked;
-  const forward = !log || kind === "plain" ? (y) => y
+  const forward = !log || kind === "linear" ? (y) => y
     : kind === "accuracy" ? (y) => -Math.log10(Math.max(100 - y, FLOOR))
     : (y) => Math.log10(Math.max(y, 1e-12));
-  const inverse = !log || kind === "plain" ? (v) => v : kind === "accuracy" ? (v) => 100 - 10 ** -v : (v) => 10 ** v;
+  const inverse = !log || kind === "linear" ? (v) => v : kind === "accuracy" ? (v) => 100 - 10 ** -v : (v) => 10 ** v;
   const ends = [Infinity, -Infinity];
   for (const y of values) {
-    if (y === null || (kind === "loss" && log && y <= 0)) continue;
+    if (y === null || (kind === "log" && log && y <= 0)) continue;
     ends[0] = Math.min(ends[0], forward(y));
     ends[1] = Math.max(ends[1], forward(y));
   }
@@ -126,7 +126,7 @@ function ticks(scale, kind) {
     const all = [0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.99];
     const found = all.filter((y) => y >= low && y <= high);
     if (found.length > 2) return found;
-  } else if (scale.log && kind === "loss") {
+  } else if (scale.log && kind === "log") {
     const found = [];
     for (let power = -9; power < 9; power++) for (const step of [1, 2, 5]) {
       const y = step * 10 ** power;
@@ -156,14 +156,14 @@ function redraw() {
   const last = Math.max(1, ...visible.map(([, line]) => line.values[metric.key].length));
   // What diverging runs reached must not squeeze the rest: three times the greatest loss of the others is enough.
   const calm = visible.filter(([, line]) => !line.stops.length).flatMap(([, line]) => line.values[metric.key]);
-  const roof = metric.scale === "loss" && calm.length ? 3 * calm.reduce((a, b) => Math.max(a, b ?? 0), 0) : Infinity;
+  const roof = metric.scale === "log" && calm.length ? 3 * calm.reduce((a, b) => Math.max(a, b ?? 0), 0) : Infinity;
   scale = scales(visible.flatMap(([, line]) => line.values[metric.key]).filter((y) => y === null || y <= roof), last, metric.scale, width, height);
   const { box } = scale;
   for (const tick of ticks(scale, metric.scale)) {
     chart.append(draw("line", { class: "grid", x1: box.left, x2: box.right, y1: scale.y(tick), y2: scale.y(tick) }));
     chart.append(draw("text", { x: box.left - 6, y: scale.y(tick) + 4, "text-anchor": "end" }, format(tick)));
   }
-  const marks = scale.log ? epochTicks(last) : ticks({ inverse: (v) => v, low: 1, high: Math.max(last, 2), log: false }, "plain").filter((e) => e % 1 === 0);
+  const marks = scale.log ? epochTicks(last) : ticks({ inverse: (v) => v, low: 1, high: Math.max(last, 2), log: false }, "linear").filter((e) => e % 1 === 0);
   for (const e of marks) {
     chart.append(draw("line", { class: "grid", x1: scale.x(e), x2: scale.x(e), y1: box.top, y2: box.bottom }));
     chart.append(draw("text", { x: scale.x(e), y: box.bottom + 16, "text-anchor": "middle" }, e));
