@@ -1,1 +1,1 @@
-"""Conclude: the claims of the report, what they rest on, and how they are judged."""
+"""Judge a study: evidence from its runs, statistics, and a finding for each hypothesis."""

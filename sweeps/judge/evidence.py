@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
@@ -48,7 +49,7 @@ class Evidence:
         self._plane = select(study, collection.runs, dict.fromkeys(study.axes, FREE))  # once, instead of for each cell
         rows = collection.epochs[collection.epochs["run"].isin(self._plane["run"])]
         rows = rows[rows["epoch"] <= study.epochs].sort_values("epoch", kind="stable")
-        self._rows: dict[str, Array] = {str(run): where for run, where in rows.groupby("run").indices.items()}
+        self._rows: dict[str, Array] = {str(run): np.asarray(i) for run, i in rows.groupby("run").indices.items()}
         self._columns = {column: rows[column].to_numpy() for column in rows.columns}
         self._runs: dict[str, list[_Run]] = {}
         self._found: dict[tuple[str, str], _Found] = {}
@@ -108,10 +109,8 @@ class Evidence:
         if label not in self._runs:
             rows = select(self._study, self._plane, cell)
             rows = rows[rows[key].notna()] if key in rows.columns else rows[:0]
-            words = (rows[column] for column in ("run", "state", "path")) if len(rows) else ([], [], [])
-            self._runs[label] = [
-                _Run(int(seed), *map(str, texts)) for seed, *texts in zip(rows.get(key, []), *words, strict=True)
-            ]
+            found = rows[[key, "run", "state", "path"]] if len(rows) else pd.DataFrame()
+            self._runs[label] = [_Run(int(row[0]), *map(str, row[1:])) for row in found.to_numpy(object)]
         return self._runs[label]
 
     def _curve(self, run: str, measure: Measure) -> tuple[dict[str, Array], int]:

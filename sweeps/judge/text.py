@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.judge.findings import ALPHA, CONFIDENCE, Comparison, Finding
+from sweeps.judge.findings import CONFIDENCE, Comparison, Finding
+from sweeps.judge.looks import ALPHA
 from sweeps.study.file import Study
 
 _INTERVAL = f"{100 * CONFIDENCE:g} % interval"

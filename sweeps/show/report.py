@@ -1,6 +1,6 @@
 """The report page: one HTML file that needs no network, from the collected runs.
 
-With a study, its tables and figures come first.
+With a study, its hypotheses, tables and figures come first.
 
 Data flow one way: Collection → tables, figures, curves → page. Everything from a run is escaped: as HTML text
 here, or as JSON that the page's script shows as text. A Content-Security-Policy lets only the page's own script and
@@ -10,7 +10,9 @@ style run, by their hashes, and lets nothing be fetched. Same data, same bytes.
 import base64
 import hashlib
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -20,6 +22,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from sweeps.judge.findings import CONFIDENCE, Finding, Verdict
+from sweeps.judge.hypotheses import evaluate
+from sweeps.judge.text import method
 from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
@@ -58,15 +63,16 @@ def page(collection: Collection, study: Study | None = None) -> str:
         raise InputError("out", "", f"no runs to report{how}")
     assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    findings = evaluate(study, collection) if study else []
     found, troubles = _find_searches(collection)
     slots = {
         "policy": _policy(css, script),
         "title": escape(study.title if study else _TITLE),
         "style": css,
         "script": script,
-        "summary": _summary(collection, study),
+        "summary": _summary(collection, study, findings),
         "study_links": _STUDY_LINKS if study else "",
-        "study": _study(study, collection) if study else "",
+        "study": _study(study, collection, findings) if study else "",
         "searches": _searches(found),
         "searches_link": '<a href="#searches">Searches</a>' if found else "",
         "curves_note": escape(_curves_note(collection, study)),
@@ -105,21 +111,58 @@ def _policy(css: str, script: str) -> str:
 # -- sections --------------------------------------------------------------------------------------------------------
 
 
-_STUDY_LINKS = '<a href="#tables">Tables</a> <a href="#figures">Figures</a>'
+_STUDY_LINKS = '<a href="#hypotheses">Hypotheses</a> <a href="#tables">Tables</a> <a href="#figures">Figures</a>'
 
 
-def _study(study: Study, collection: Collection) -> str:
-    """A study's own part: where it comes from, its tables and figures."""
+def _study(study: Study, collection: Collection, findings: Sequence[Finding]) -> str:
+    """A study's own part: where it comes from, its hypotheses, tables and figures."""
     source = f'<p class="note">{escape(study.source)}</p>\n' if study.source else ""
     tables = "".join(_table(table(study, spec, collection)) for spec in study.tables.values())
     return (
-        f'<section id="tables"><h2>Tables</h2>\n{source}'
+        f'<section id="hypotheses"><h2>Hypotheses</h2>\n{source}{_findings(study, findings)}</section>\n'
+        '<section id="tables"><h2>Tables</h2>\n'
         f'<p class="note">A column\'s heading sorts by it.</p>{tables}</section>\n'
         f'<section id="figures"><h2>Figures</h2>{_figures(study, collection)}</section>'
     )
 
 
-def _summary(collection: Collection, study: Study | None) -> str:
+def _findings(study: Study, findings: Sequence[Finding]) -> str:
+    body = []
+    for finding in findings:
+        decisive = finding.decisive
+        low, high = decisive.interval if decisive else (math.nan, math.nan)
+        around = f"{decisive.show(low)} … {decisive.show(high)}" if decisive and not math.isnan(low) else ""
+        comparisons = "".join(
+            f"<li>{escape(c.describe())}: wanted {escape(c.wanted)}, alone {escape(c.outcome)}</li>"
+            for c in (finding.judged.comparisons if finding.judged else ())
+        )
+        quote = f'<p lang="{escape(study.language)}">「{escape(finding.quote)}」</p>' if finding.quote else ""
+        runs = ", ".join(f"<code>{escape(run)}</code>" for run in finding.runs)
+        rests = f"<p>Rests on {runs}.</p>" if runs else ""
+        orders = "".join(f"<p>Order: {escape(order.text())}.</p>" for order in finding.orders)
+        body.append(
+            f"<tr><td><details><summary>{escape(finding.text)}</summary>"
+            f"{quote}<p>{escape(finding.detail)}</p>{orders}<ul>{comparisons}</ul>{rests}"
+            f'</details></td><td class="{finding.verdict}">{finding.verdict}</td>'
+            f'<td class="number">{escape(decisive.found) if decisive else ""}</td>'
+            f'<td class="number">{escape(around)}</td>{_number(finding.judged.n if finding.judged else 0)}</tr>'
+        )
+    if not body:
+        return "<p>The study has none.</p>"
+    head = _head(["Hypothesis", "Verdict"], ["Effect", f"{100 * CONFIDENCE:g} % interval", "n"])
+    table = f'<table class="sortable hypotheses">{head}<tbody>{"".join(body)}</tbody></table>'
+    return f'<p class="note">{escape(method(study))}</p>{_scroll("Hypotheses", table)}{_untested(study)}'
+
+
+def _untested(study: Study) -> str:
+    if not study.untested:
+        return ""
+    items = "".join(f"<li>{escape(item.text)} Not tested: {escape(item.reason)}.</li>" for item in study.untested)
+    count = len(study.untested)
+    return f"<details><summary>{count} statements that are not tested here</summary><ul>{items}</ul></details>"
+
+
+def _summary(collection: Collection, study: Study | None, findings: Sequence[Finding]) -> str:
     runs = collection.runs
     states = ", ".join(f"{count:,} {state}" for state, count in runs["state"].value_counts().items())
     facts = {"Runs": f"{len(runs):,} ({states})", "Configurations": f"{_configurations(runs):,}"}
@@ -127,6 +170,9 @@ def _summary(collection: Collection, study: Study | None) -> str:
         seeds = explore.ordered(runs["seed"])
         facts["Seeds"] = ", ".join(style.name(seed) for seed in seeds[:10]) + (" …" if len(seeds) > 10 else "")
     facts["Epochs trained"] = f"{len(collection.epochs):,}"
+    if findings:
+        verdicts = Counter(finding.verdict for finding in findings)
+        facts["Hypotheses"] = ", ".join(f"{count} {verdict}" for verdict in Verdict if (count := verdicts[verdict]))
     metric, maximize = summary.judged(collection)
     if metric is not None:
         kind = kind_of(metric, collection, study)

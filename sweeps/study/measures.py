@@ -265,7 +265,7 @@ class FromTable(Measure):
         values = rows[filters.known(self.column, table.columns)].to_numpy(float)
         if not len(values):
             raise InputError(self.name, where, f"no row of {self.file} is so")
-        return float({"mean": np.mean, "max": np.max, "min": np.min}[self.reduce](values))
+        return float(values.mean() if self.reduce == "mean" else values.max() if self.reduce == "max" else values.min())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +301,7 @@ class Kind:
 
 
 def _template(field: str, value: object) -> str:
-    words = text()(field, value)
+    words: str = text()(field, value)
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(words) if name is not None]
     except ValueError as error:
@@ -312,7 +312,7 @@ def _template(field: str, value: object) -> str:
 
 
 def _file_name(field: str, value: object) -> str:
-    name = text()(field, value)
+    name: str = text()(field, value)
     if "/" in name or name.startswith("."):
         raise InputError(field, value, "must be the name of a file in the run's directory")
     return name
