@@ -135,7 +135,7 @@ def test_what_cannot_be_kept_is_named(fit, name, value, said):
 
 def test_a_run_whose_items_are_too_large_has_failed_and_is_not_damaged(fit, tmp_path):
     half = np.zeros(2**21)
-    with pytest.raises(InputError, match="^items=a, b: must have at most 33554432 bytes together"):
+    with pytest.raises(InputError, match=r"^items=a, b: must have at most 33554432 bytes together"):
         fit(2, state={"n": 0}, a=[[1], half], b=[[1], half])
     collection = sweeps.load(tmp_path / "out")
     assert collection.problems == ()
