@@ -133,6 +133,15 @@ def test_what_cannot_be_kept_is_named(fit, name, value, said):
         fit(**{name: [value]})
 
 
+def test_a_run_whose_items_are_too_large_has_failed_and_is_not_damaged(fit, tmp_path):
+    half = np.zeros(2**21)
+    with pytest.raises(InputError, match=r"^items=a, b: must have at most 33554432 bytes together"):
+        fit(2, state={"n": 0}, a=[[1], half], b=[[1], half])
+    collection = sweeps.load(tmp_path / "out")
+    assert collection.problems == ()
+    assert collection.runs[["state", "epoch"]].to_numpy().tolist() == [["failed", 2]]
+
+
 def test_different_data_do_not_make_one_table(fit, tmp_path):
     fit(correct=[[True, False]])
     fit(correct=[[True]])

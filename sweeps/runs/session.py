@@ -331,11 +331,15 @@ class Run:
                 self._dir.write_metrics([*self._history, row], self._names)
             is_last = number == self._target
             is_saved = number % self._every == 0 or is_last
-            if is_saved and self._logged_items:  # first, so that a finished run has them
-                outcomes.save(self._dir, number, self._logged_items, durable=is_last)
+            try:
+                if is_saved and self._logged_items:  # first, so that a finished run has them
+                    outcomes.save(self._dir, number, self._logged_items, durable=is_last)
+                if is_saved and self._capture:
+                    checkpoint.save(self._dir, self._capture(), [*self._history, row])
+            except BaseException:  # the status must not vouch for a table that has this row
+                self._dir.forget_metrics()
+                raise
             self._logged_items = {}
-            if is_saved and self._capture:
-                checkpoint.save(self._dir, self._capture(), [*self._history, row])
             self._history.append(row)  # now it is complete
             if not is_last:
                 self._write_status(State.RUNNING)
