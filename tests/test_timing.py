@@ -9,10 +9,9 @@ from mlp.timing import measure
 from sweeps.judge import timing
 from sweeps.runs.errors import InputError
 
-
-NETS = {
-    f"relu-ce-{model}": (f"model={group}",) for model, group in (("360", "mlp1"), ("512x256", "mlp2"))
-} | {"gelu-ce-360": ("activ=gelu",)}
+NETS = {f"relu-ce-{model}": (f"model={group}",) for model, group in (("360", "mlp1"), ("512x256", "mlp2"))} | {
+    "gelu-ce-360": ("activ=gelu",)
+}
 
 
 @pytest.fixture(scope="module")
