@@ -67,7 +67,7 @@ def test_gradients_shows_what_stats_csv_holds(trained):
     figure = diagnostics.gradients(collection)
     table = layer_stats(collection)
     titles = [axes.get_title(loc="left") for axes in figure.axes[:2]]
-    assert titles == ["ReLU", "Sigmoid"]
+    assert titles == ["relu", "sigmoid"]
     for place, activ in enumerate(("relu", "sigmoid")):
         axes = figure.axes[2 + place]  # second row: rms ∂L/∂W
         for layer, line in enumerate(axes.get_lines(), start=1):

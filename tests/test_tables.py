@@ -1,20 +1,29 @@
 import csv
 import io
+import itertools
 import math
 import re
 import shutil
 import subprocess
 
+import pandas as pd
 import pytest
-from synthetic import history, make_report, make_run
+from conftest import ROOT
+from synthetic import history, make_other, make_report, make_run
 
 import sweeps
 from sweeps.read.summary import interval
 from sweeps.runs.errors import InputError
+from sweeps.show import tables
 from sweeps.show.render import Cell, Row, Table
-from sweeps.show.tables import TABLES, pivot, sweep_table, table1, table2
+from sweeps.show.tables import pivot
+from sweeps.study import file
 
-GELU = {"name": "gelu", "approximate": "tanh"}
+STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
+
+
+def table(name, collection, steps=None):
+    return tables.table(STUDY, STUDY.tables[name], collection, steps)
 
 
 @pytest.fixture(scope="module")
@@ -28,38 +37,72 @@ def _cells(table):
     return {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(table.to_csv()))}
 
 
-def test_tables_of_the_report_have_its_cells_and_its_figures(report):
-    cells = _cells(table1(report))
+def test_a_study_s_tables_have_its_cells_and_its_reference_s_numbers(report):
+    cells = _cells(table("table1", report))
     assert {column for _, column in cells} == {
-        f"{depth}+{word}" for depth in ("1L", "2L") for word in ("Sigmoid", "ReLU", "GeLU", "Tanh")
+        f"{word} {depth}" for depth in ("1L", "2L") for word in ("Sigmoid", "ReLU", "GeLU", "Tanh")
     }
     assert {row for row, _ in cells} == {
         f"{metric} {at}"
         for metric in ("Train Loss", "Train Acc (%)", "Test Loss", "Test Acc (%)")
-        for at in ("last epoch", "best epoch")
+        for at in ("last epoch", "best epoch", "extreme")
+        if (at, metric[:5]) != ("extreme", "Train")  # their windows were not recorded
     } | {"Time (s)/epoch median"}
-    assert cells["Test Acc (%) last epoch", "2L+Sigmoid"]["report"] == "95.1"
-    assert cells["Time (s)/epoch median", "2L+GeLU"]["report"] == "18.73"
-    assert cells["Test Acc (%) last epoch", "1L+Tanh"]["report"] == ""
-    assert _cells(table2(report))["Train Loss best epoch", "2L+Hinge"]["report"] == "0.0015"
-    for table in TABLES.values():
-        assert {cell["n"] for cell in _cells(table(report)).values()} == {"3"}
+    assert cells["Test Acc (%) last epoch", "Sigmoid 2L"]["reference"] == "95.1"
+    assert cells["Time (s)/epoch median", "GeLU 2L"]["reference"] == "18.73"
+    assert cells["Test Acc (%) last epoch", "Tanh 1L"]["reference"] == ""
+    assert _cells(table("table2", report))["Train Loss best epoch", "Hinge 2L"]["reference"] == "0.0015"
+    for name, spec in STUDY.tables.items():
+        found = table(name, report)
+        assert {cell["n"] for cell in _cells(found).values()} == {"3"}
+        assert len(found.columns) == len(spec.cells)
+        assert [row.label[1] for row in found.rows if row.label[1] == "report"] == ["report"] * 5
+
+
+def test_every_table_shows_the_mean_of_the_runs_that_its_file_names(report):
+    """From the columns of ``runs`` alone, without any of the selection."""
+    plain = {"activ": "relu", "loss": "ce", "model": "360", "lr": 0.01, "wd": 0.001, "mo": 0.9}
+    for name, spec in STUDY.tables.items():
+        cells = _cells(table(name, report))
+        for settings in spec.cells:
+            runs = report.runs
+            for key, value in {**plain, **settings}.items():
+                runs = runs[runs[key] == value]
+            for metric, word in list(spec.metrics.items())[:4]:
+                for at, column in (("last", metric), ("best", f"best_{metric}")):
+                    found = cells[f"{word} {at} epoch", STUDY.label(settings)]
+                    assert float(found["mean"]) == pytest.approx(runs[column].mean(), rel=1e-12), (name, settings)
+
+
+def test_an_extreme_is_of_any_epoch_or_step_that_the_reference_has_too(tmp_path):
+    losses, level = [0.5, 0.2, 0.9, 0.1], history(4)
+    make_run(tmp_path, rows=[row._replace(test_loss=loss) for row, loss in zip(level, losses, strict=True)], target=4)
+    found = sweeps.load(tmp_path)
+    steps = pd.DataFrame({"run": found.runs["run"].iloc[0], "epoch": [1, 1, 4], "step": [1, 2, 1]})
+    steps["window_train_loss"], steps["window_train_acc"] = [0.7, 0.3, 0.4], [91.0, 99.5, 90.0]
+    cells = _cells(table("table1", found, steps))
+    assert float(cells["Train Loss extreme", "ReLU 1L"]["mean"]) == 0.3
+    assert float(cells["Train Acc (%) extreme", "ReLU 1L"]["mean"]) == 99.5
+    assert float(cells["Test Loss extreme", "ReLU 1L"]["mean"]) == 0.1
+    found = sweeps.load(tmp_path)
+    last = file.Metric("test_loss", "", "", epochs=3)
+    assert tables._extremes(last, found, None).tolist() == [0.2]
 
 
 def test_a_cell_is_mean_interval_and_difference_over_the_seeds(report):
-    cell = _cells(table1(report))["Test Acc (%) last epoch", "1L+ReLU"]
+    cell = _cells(table("table1", report))["Test Acc (%) last epoch", "ReLU 1L"]
     values = [history(3, seed=seed)[-1].test_acc for seed in range(3)]
     mean, half = interval(values)
     assert [float(cell[key]) for key in ("mean", "half_width", "difference")] == pytest.approx(
         [mean, half, mean - 97.88]
     )
     shown = f"{mean:.2f} ± {half:.2f} (−{97.88 - mean:.2f})"
-    assert shown in table1(report).to_markdown()
+    assert shown in table("table1", report).to_markdown()
 
 
 def test_one_seed_has_no_interval(report, tmp_path):
     make_report(tmp_path, seeds=1)
-    text = table1(sweeps.load(tmp_path)).to_markdown()
+    text = table("table1", sweeps.load(tmp_path)).to_markdown()
     assert "±" not in text.split("\n\n- ")[0]
     assert re.search(r"\| n .*\| 1 ", text)
 
@@ -71,18 +114,18 @@ def test_marks_diverged_unfinished_and_missing(tmp_path):
     make_run(tmp_path, lr=0.1, rows=[], target=5, state="diverged")
     make_run(tmp_path, lr=0.001, rows=history(3), target=5, state="failed")
     found = sweeps.load(tmp_path)
-    marks = {column: cell["marks"] for (_, column), cell in _cells(sweep_table(found, "lr")).items()}
+    marks = {column: cell["marks"] for (_, column), cell in _cells(table("lr", found)).items()}
     assert marks == {
-        "lr=0.1": "diverged (1 of 1)",
-        "lr=0.01": "diverged (1 of 3); 3/5 epochs (1 of 3)",
-        "lr=0.001": "3/5 epochs, 1 failed",
-        "lr=0.0001": "missing",
+        "lr 0.1": "diverged (1 of 1)",
+        "lr 0.01": "diverged (1 of 3); 3/5 epochs (1 of 3)",
+        "lr 0.001": "3/5 epochs, 1 failed",
+        "lr 0.0001": "missing",
     }
-    text = sweep_table(found, "lr").to_markdown()
+    text = table("lr", found).to_markdown()
     assert f"{history(5)[-1].test_acc:.2f} " in text
     assert "| —" in text
     assert "no fair comparison" in text
-    assert "mean" in next(iter(_cells(sweep_table(found, "lr")).values()))
+    assert "mean" in next(iter(_cells(table("lr", found)).values()))
 
 
 def test_other_configurations_do_not_leak_into_the_report_s(tmp_path):
@@ -93,30 +136,77 @@ def test_other_configurations_do_not_leak_into_the_report_s(tmp_path):
     make_run(tmp_path, eval_train="full", **other)
     make_run(tmp_path, optim={"name": "nesterov"}, **other)
     make_run(tmp_path, data={"name": "mnist", "holdout": 5000, "holdout_seed": 0}, **other)
-    cell = _cells(table1(sweeps.load(tmp_path)))["Test Acc (%) last epoch", "1L+ReLU"]
+    cell = _cells(table("table1", sweeps.load(tmp_path)))["Test Acc (%) last epoch", "ReLU 1L"]
     assert (cell["n"], float(cell["mean"])) == ("1", history(3)[-1].test_acc)
 
 
-def test_sweep_table_shows_values_beyond_the_report_s(tmp_path):
-    make_run(tmp_path, lr=0.03)
-    assert sweep_table(sweeps.load(tmp_path), "lr").columns[-1] == "lr=0.03"
+def test_values_of_an_only_axis_that_were_run_beside_the_study_s_come_last(tmp_path):
+    for lr in (0.03, 0.003, 0.1):
+        make_run(tmp_path, lr=lr)
+    make_run(tmp_path, lr=0.5, wd=0.1)  # not at the baseline
+    found = sweeps.load(tmp_path)
+    assert table("lr", found).columns[4:] == ("lr 0.003", "lr 0.03")
+    assert len(table("wd", found).columns) == 4
+
+
+OTHER = {
+    "title": "Kernels", "train": "python fit.py", "epochs": 3,
+    "baseline": {"kernel": "rbf", "net.depth": 1, "amp": False},
+    "axes": {"kernel": {"values": ["rbf", "poly"], "names": {"rbf": "RBF"}}, "net.depth": [1, 2]},
+    "metrics": {"auc": {"maximize": True, "digits": 3}},
+    "tables": {"all": {
+        "title": "Kernels", "cells": {"kernel": None, "net.depth": None}, "metrics": ["auc", "epoch_seconds", "acu"],
+        "at": ["last", "extreme"], "notes": "A note.",
+    }},
+}  # fmt: skip
+
+
+def test_a_study_of_another_program_says_its_own_cells(tmp_path):
+    for kernel, depth, seed in itertools.product(("rbf", "poly"), (1, 2), (0, 1)):
+        config = {"kernel": kernel, "net": {"depth": depth}, "amp": False, "seed": seed}
+        make_other(tmp_path, config, {"auc": [0.5, 0.9, 0.7 + seed / 10]}, metric="auc")
+    make_other(tmp_path, {"kernel": "rbf", "seed": 0}, {"auc": [0.1]}, program="another:one", metric="auc")
+    make_report(tmp_path, seeds=1)
+    study = file.parse(OTHER, ROOT / "mine.yaml", "mine.yaml")
+    found = tables.table(study, study.tables["all"], sweeps.load(tmp_path))
+    assert found.columns == ("RBF net.depth 1", "RBF net.depth 2", "kernel poly net.depth 1", "kernel poly net.depth 2")
+    cells = _cells(found)
+    assert {row for row, _ in cells} == {"auc last epoch", "auc extreme", "acu last epoch"}
+    assert {cells["auc last epoch", column]["mean"] for column in found.columns} == {"0.75"}
+    assert {cells["auc extreme", column]["mean"] for column in found.columns} == {"0.9"}
+    assert found.notes[-2:] == ("No run logs acu.", "A note.")
+    assert "report" not in found.to_markdown()
+
+
+def test_configurations_that_the_baseline_does_not_tell_apart_are_mixed(tmp_path):
+    for batch in (16, 64):
+        make_other(tmp_path, {"kernel": "rbf", "net": {"depth": 1}, "amp": False, "batch": batch}, {"auc": [0.5]})
+    study = file.parse(OTHER, ROOT / "mine.yaml", "mine.yaml")
+    cells = _cells(tables.table(study, study.tables["all"], sweeps.load(tmp_path)))
+    assert cells["auc last epoch", "RBF net.depth 1"]["marks"] == "mixed: batch"
 
 
 def test_pivot_over_any_keys(report):
-    table = pivot(report, ["activ"], ["model", "optim"], ["test_acc", "epoch_seconds"])
+    table = pivot(report, ["activ"], ["model", "optim"], ["test_acc", "epoch_seconds"], baseline=STUDY.baseline)
     assert table.columns == ("model=360, optim=sgd", "model=512x256, optim=sgd")
     assert [row.label for row in table.rows][:2] == [("gelu", "test_acc"), ("gelu", "epoch_seconds")]
     assert {cell.n for row in table.rows for cell in row.cells} == {3}
-    assert "loss=ce" in table.notes[0]
-    assert "kinds" in pivot(report, ["loss"], [], ["test_loss"]).to_markdown()
+    assert table.notes[0] == "Held at the baseline: loss=ce, lr=0.01, wd=0.001, mo=0.9."
+    assert "kinds" in pivot(report, ["loss"], [], ["test_loss"], baseline=STUDY.baseline).to_markdown()
+
+
+def test_pivot_without_a_study_has_no_baseline(report):
+    with pytest.raises(InputError, match=r"loss=.*varies within.*choose one: loss=….*name a study"):
+        pivot(report, ["activ"], ["model"], ["test_acc"])
 
 
 def test_pivot_never_averages_over_configurations(tmp_path):
     for lr in (0.1, 0.001):
         make_run(tmp_path, lr=lr)
     found = sweeps.load(tmp_path)
-    with pytest.raises(InputError, match=r"lr=.*varies within the cells"):
-        pivot(found, ["activ"], [], ["test_acc"])
+    for baseline in (None, STUDY.baseline):  # at which there is no run
+        with pytest.raises(InputError, match=r"lr=.*varies within the cells"):
+            pivot(found, ["activ"], [], ["test_acc"], baseline=baseline)
     assert pivot(found, ["activ"], ["lr"], ["test_acc"]).columns == ("lr=0.001", "lr=0.1")
 
 
@@ -163,8 +253,9 @@ def test_small_differences_have_no_sign():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(report, tmp_path):
-    tables = [make(report) for make in TABLES.values()] + [HOSTILE, pivot(report, ["activ"], ["model"], ["test_acc"])]
-    body = "\n".join(table.to_latex() for table in tables)
+    found = [table(name, report) for name in STUDY.tables]
+    found += [HOSTILE, pivot(report, ["activ"], ["model"], ["test_acc"], baseline=STUDY.baseline)]
+    body = "\n".join(table.to_latex() for table in found)
     source = rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "tables.tex").write_text(source)
     done = subprocess.run(

@@ -59,7 +59,7 @@ def write(collection: Collection, out: Path, study: Study | None = None) -> Path
 def page(collection: Collection, study: Study | None = None) -> str:
     """The page's HTML."""
     if collection.runs.empty:
-        how = f"; make some: python -m sweeps train study={_word(study)}" if study else ""
+        how = f"; make some: python -m sweeps train study={study.word}" if study else ""
         raise InputError("out", "", f"no runs to report{how}")
     assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -331,13 +331,8 @@ def _again(study: Study | None) -> str:
     if study is None:
         return "<pre><code>python -m sweeps collect\npython -m sweeps report</code></pre>"
     words = ("train", "collect", "tables", "figures", "claims", "report")
-    commands = (f"python -m sweeps {word}" + (f" study={_word(study)}" if word != "collect" else "") for word in words)
+    commands = (f"python -m sweeps {word}" + (f" study={study.word}" if word != "collect" else "") for word in words)
     return f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
-
-
-def _word(study: Study) -> str:
-    """By what a command finds it: the name of one in ``conf/study``, else its file."""
-    return study.name if study.path.parent.name == "study" else study.path.as_posix()
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------

@@ -1,59 +1,87 @@
-"""The curves of a study's reference: a CSV file with columns for keys, then metric, epoch and value.
+"""The curves of a study's reference: a CSV file, a row for each curve.
 
-A row is a point of the cell that its keys name; an empty field is the baseline's value. ``epoch`` counts the epochs
-that are complete, so that 0 is before the first.
+    metric    what it is of
+    KEY       of the baseline, a column each: its value, as the study or its command has it; empty: the baseline's
+    varied    a key whose value is in the column ``value``, instead of a column of its own
+    0, 1, …   the metric's value after so many complete epochs; empty: none
+
+The column ``figure`` says where it was published, and decides nothing.
 """
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from sweeps.runs.errors import InputError
-from sweeps.study.file import Study
+from sweeps.study.file import Study, written
 from sweeps.study.hypotheses import Settings
 from sweeps.study.select import equals
 
-_COLUMNS = ("metric", "epoch", "value")
-
 
 def curves(study: Study) -> pd.DataFrame:
-    """Every point of the reference's curves; no rows if the study has none.
+    """A row for each curve of the reference: every key, ``metric``, and a column for each epoch (a whole number).
 
     Raises:
         InputError: the file is not such a table.
     """
     path = study.reference and study.reference.curves
     if not path:
-        return pd.DataFrame(columns=list(_COLUMNS))
+        return pd.DataFrame(columns=["metric"])
     field = f"reference.curves ({path.name})"
     try:
         table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
         reason = " ".join(str(error).split())
         raise InputError(field, path.name, f"cannot be read: {reason}") from None
-    for column in _COLUMNS:
-        if column not in table:
-            raise InputError(field, ",".join(table.columns), f"has no column {column}")
-    for key in table.columns:
-        if key in ("epoch", "value"):
-            numbers = pd.to_numeric(table[key], errors="coerce")
-            if numbers.isna().any():
-                raise InputError(f"{field}: {key}", table[key][numbers.isna()].iloc[0], "must be a number")
-            table[key] = numbers
-        elif key != "metric":
-            if key not in study.baseline:
-                raise InputError(field, key, f"must be a key of the baseline; they are {', '.join(study.baseline)}")
-            base = study.baseline[key]
-            table[key] = table[key].where(table[key] != "", "" if base is None else str(base))
-    return table
+    epochs = [column for column in table.columns if column.isdecimal()]
+    others = {column for column in table.columns if column not in epochs} - {"metric", "figure", "varied", "value"}
+    unknown = [*sorted(others - {*study.baseline}), *sorted({*table.get("varied", [])} - {*study.baseline, ""})]
+    if "metric" not in table or not epochs or unknown:
+        raise InputError(
+            field,
+            unknown[0] if unknown else ",".join(table.columns[:8]),
+            f"must have columns metric, epochs (0, 1, …) and keys of the baseline, {', '.join(study.baseline)}",
+        )
+    found: dict[Any, Any] = {"metric": table["metric"]}
+    for key in study.baseline:
+        words = table.get(key, pd.Series("", index=table.index))
+        if {"varied", "value"} <= {*table.columns}:
+            words = words.where(table["varied"] != key, table["value"])
+        found[key] = [_value(study, key, word) for word in words]
+    for epoch in epochs:
+        found[int(epoch)] = pd.to_numeric(table[epoch], errors="coerce")
+        wrong = table[epoch][found[int(epoch)].isna() & (table[epoch] != "")]
+        if len(wrong):
+            raise InputError(f"{field}: epoch {epoch}", wrong.iloc[0], "must be a number")
+    return pd.DataFrame(found)
 
 
-def curve(study: Study, points: pd.DataFrame, settings: Settings, metric: str) -> pd.DataFrame:
+def curve(study: Study, table: pd.DataFrame, settings: Settings, metric: str) -> pd.DataFrame:
     """Epoch and value of a cell's curve, ascending; no rows if the reference has none.
 
     Args:
-        points: of :func:`curves`.
+        table: of :func:`curves`.
     """
-    found = points[points["metric"] == metric]
+    keep: npt.NDArray[np.bool_] = np.asarray(table["metric"] == metric, bool)
     for key, value in study.complete(settings).items():
-        if key in found and key not in _COLUMNS:
-            found = found[equals(found[key], value)]
-    return found[["epoch", "value"]].astype(float).drop_duplicates("epoch").sort_values("epoch")
+        if key in table and keep.any():
+            keep = keep & equals(table[key], value)
+    row = table.loc[keep].drop(columns=["metric", *study.baseline], errors="ignore").head(1)
+    points = {"epoch": [float(epoch) for epoch in row.columns], "value": row.to_numpy(float).ravel()}
+    return pd.DataFrame(points if len(row) else {"epoch": [], "value": []}, dtype=float).dropna().sort_values("epoch")
+
+
+def _value(study: Study, key: str, word: str) -> Any:
+    """The study's value that is written so."""
+    if word == "":
+        return study.baseline[key]
+    axis = study.axis(key)
+    for value in (*axis.values, study.baseline[key]):
+        if word in (written(value), axis.train.get(written(value))):
+            return value
+    try:
+        return float(word)
+    except ValueError:
+        return word
