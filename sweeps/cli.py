@@ -73,6 +73,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub = command("figures", _figures, "a study's figures, in DIR/figures")
     sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="e.g. fig5,fig6")
     sub.add_argument("--style", choices=("plain", "report"), default="plain", help="report: as the course report does")
+    command("fidelity", _fidelity, "how near the runs are to the curves of a study's reference, in DIR/tables")
     sub = command("curves", _curves, "any metric over the epochs, in DIR/figures")
     sub.add_argument("--metric", help="(what the runs judge by)")
     sub.add_argument("--by", metavar="KEYS", help="one curve for each value of these, e.g. lr (all that vary)")
@@ -191,6 +192,15 @@ def _figures(args: argparse.Namespace) -> int:
         stems.append(figure_stem(args.out, name if args.style == "plain" else f"{name}-{args.style}"))
         figures.save(figure, stems[-1])
     return written([stem.with_name(f"{stem.name}.{suffix}") for stem in stems for suffix in ("png", "svg", "pdf")])
+
+
+def _fidelity(args: argparse.Namespace) -> int:
+    from sweeps.show import fidelity
+
+    study, collection = choose_study(args), load(args)
+    if study.reference is None or study.reference.curves is None:
+        raise InputError("study", study.word, "has no reference.curves to compare with")
+    return written(fidelity.write(study, collection, folder(args.out, "tables")))
 
 
 def _curves(args: argparse.Namespace) -> int:

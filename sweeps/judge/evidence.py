@@ -134,7 +134,7 @@ class Evidence:
                     wrong.setdefault(cell.troubles[seed], []).append(f"{cell.overrides} {key}={seed}".strip())
         reasons = [f"missing: {_some(missing)}"] if missing else []
         reasons += [f"{trouble}: {_some(places)}" for trouble, places in wrong.items()]
-        if missing or any(" before epoch " in trouble for trouble in wrong):
+        if missing or any(" before epoch " in trouble and not trouble.startswith("diverged") for trouble in wrong):
             reasons.append(f"run `python -m sweeps train study={self._study.word}`")
         return "; ".join(reasons)
 

@@ -1,116 +1,115 @@
-"""How near our curves are to the lines of the report's figures 1–8, and whether its one run could be one of our seeds.
+"""How near our curves are to a reference's lines, and whether what it shows could be one more of our seeds.
 
-    read_curves    conf/study/report/curves.csv → one row per point
-    of_lines       Collection → the epochs of the runs behind each line
-    by_line        both → one row per line, the farthest from ours first
-    by_figure      that → one row per figure
+    by_line      a study and its runs → one row per line of the reference, the farthest from ours first
+    by_figure    that → one row per figure
+    write        both, as Markdown and CSV
 
-Epochs are counted as epochs that are complete. The report tested before each epoch, so that its first test is of the
-untrained network (epoch 0, which we do not measure, and leave out) and its last of the network after 99 epochs; its
-train lines are means over the epoch's batches, which are our running means (``eval_train=running``).
+A line is compared at the epochs that both have. Where a reference tested before each epoch, its point at epoch e is of
+the network after e epochs, as ours is; that of the untrained network is left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from sweeps.read import summary
 from sweeps.read.collect import Collection
+from sweeps.runs.files import write_atomic
+from sweeps.study import reference
+from sweeps.study.file import Study
+from sweeps.study.hypotheses import Settings
+from sweeps.study.select import select
 
-CELL = ["varied", "value", "model"]
-"""What tells the networks behind the lines apart: ``lr``, ``0.01``, ``mlp1``."""
-LINE = ["figure", *CELL, "metric"]
-MODELS: Mapping[str, str] = {"mlp1": "360", "mlp2": "512x256"}
-METRICS = ["train_loss", "train_acc", "valid_loss", "valid_acc"]
-READING = {"loss": 2e-5, "acc": 1e-3}
-"""How far two readings of one curve from two of the report's figures differ: a point this near is not outside."""
-
-
-def read_curves(path: Path) -> pd.DataFrame:
-    """The report's points: columns ``LINE`` (``figure`` whole numbers, else texts), ``epoch`` and ``y``.
-
-    Losses as they are, accuracies in percent.
-    """
-    wide = pd.read_csv(path, dtype=dict.fromkeys([*CELL, "metric"], "str"), keep_default_na=False, na_values=[""])
-    long = wide.melt(LINE, var_name="epoch", value_name="y").dropna(subset="y").astype({"epoch": "int64"})
-    return long.sort_values([*LINE, "epoch"], ignore_index=True)
+LINE = ["figure", "cell", "metric"]
 
 
-def of_lines(collection: Collection, theirs: pd.DataFrame) -> pd.DataFrame:
-    """The epochs of the runs at the report's settings, for every cell of ``theirs``.
-
-    Returns:
-        Columns ``CELL``, run, epoch and ``METRICS``; a run that is part of several cells is there several times.
-    """
-    networks = summary.of_networks(collection)
-    epochs = networks.epochs[["run", "epoch", *METRICS]]
-    parts = []
-    for varied, value, model in theirs[CELL].drop_duplicates().itertuples(index=False):
-        setting = type(summary.BASE[varied])(value)  # of lr a number, of activ a text
-        runs = summary.at(networks.runs, **{"model": MODELS[model], varied: setting})
-        chosen = epochs[epochs["run"].isin(runs["run"])]
-        parts.append(chosen.assign(varied=varied, value=value, model=model))
-    return pd.concat(parts, ignore_index=True)[[*CELL, "run", "epoch", *METRICS]]
-
-
-def by_line(theirs: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
-    """One row per line of ``theirs``, the farthest from ours first; lines that have no runs of ours last.
-
-    Args:
-        theirs: as :func:`read_curves` gives it.
-        ours: as :func:`of_lines` gives it; each run is one seed.
+def by_line(study: Study, collection: Collection) -> pd.DataFrame:
+    """One row per line of the study's reference, the farthest from ours first; lines without runs of ours last.
 
     Returns:
         Columns ``LINE`` and
 
         - ``seeds``, ``points``: runs, and epochs compared
-        - ``difference``: mean of theirs − our mean curve; losses as they are, accuracies in percent points
+        - ``difference``: mean of theirs − our mean curve, in the metric's unit
         - ``mean``, ``largest``, ``at``: distance from our mean curve, its mean, its largest and the epoch of that
-        - ``relative_mean``, ``relative_largest``: of losses alone, of our mean, in percent
+        - ``relative_mean``, ``relative_largest``: of metrics on a logarithmic scale, of our mean, in percent
         - ``inside``, ``expected``: share of the points between our lowest and highest seed, and that of one more seed
           of ours, (n − 1) / (n + 1), which only assumes that seeds are exchangeable; points of one line are not
           independent, so that shares of single lines scatter widely
         - ``ratio``: root mean square of the distance, of that expected of one more seed by our seeds' variance (1 is
           what is expected; missing for one seed)
     """
-    long = ours.melt([*CELL, "run", "epoch"], METRICS, "metric", "value_of_ours").dropna(subset="value_of_ours")
-    keys = [*CELL, "metric", "epoch"]
-    mine = long.groupby(keys)["value_of_ours"].agg(["mean", "std", "min", "max", "count"]).reset_index()
-    points = theirs.merge(mine, on=keys)
-    is_loss = points["metric"].str.endswith("loss").astype(bool)
-    reading = np.where(is_loss, READING["loss"], READING["acc"])
-    n, difference = points["count"], points["y"] - points["mean"]
-    points = points.assign(
-        difference=difference,
-        distance=difference.abs(),
-        relative=(100 * difference / points["mean"]).abs().where(is_loss),
-        square=difference**2,
-        variance=points["std"] ** 2 * (1 + 1 / n),
-        inside=(points["y"] >= points["min"] - reading) & (points["y"] <= points["max"] + reading),
-        expected=(n - 1) / (n + 1),
-    )
-    grouped = points.groupby(LINE)
-    farthest = points.loc[grouped["distance"].idxmax()].set_index(LINE)["epoch"]
-    table = pd.DataFrame(
-        {
-            "seeds": grouped["count"].min(),
-            "points": grouped.size(),
-            "difference": grouped["difference"].mean(),
-            "mean": grouped["distance"].mean(),
-            "largest": grouped["distance"].max(),
-            "at": farthest,
-            "relative_mean": grouped["relative"].mean(),
-            "relative_largest": grouped["relative"].max(),
-            "inside": grouped["inside"].mean(),
-            "expected": grouped["expected"].mean(),
-            "ratio": np.sqrt(grouped["square"].mean() / grouped["variance"].mean()),
-        }
-    )
-    table = theirs[LINE].drop_duplicates().merge(table.reset_index(), on=LINE, how="left")
-    table = table.fillna({"seeds": 0, "points": 0}).astype({"seeds": "int64", "points": "int64", "at": "Int64"})
+    theirs = reference.curves(study)
+    keys = [column for column in theirs.columns if column not in reference.POINTS]
+    rows = []
+    for _, points in theirs.groupby("line"):
+        first = points.iloc[0]
+        settings = {key: _typed(study, key, first[key]) for key in keys if first[key] != ""}
+        line = {"figure": first["figure"], "cell": study.label(settings), "metric": first["metric"]}
+        rows.append(line | _distances(study, collection, settings, first["metric"], points))
+    table = pd.DataFrame(rows, columns=[*LINE, *_NUMBERS]).astype({"seeds": "int64", "points": "int64", "at": "Int64"})
     return table.sort_values(["ratio", "mean"], ascending=False, ignore_index=True, na_position="last")
+
+
+_NUMBERS = (
+    "seeds", "points", "difference", "mean", "largest", "at", "relative_mean", "relative_largest", "inside",
+    "expected", "ratio",
+)  # fmt: skip
+
+
+def _typed(study: Study, key: str, value: str) -> object:
+    """A key's value as the study has it, from its text."""
+    base = study.baseline[key]
+    known = [*study.axis(key).values, base]
+    return next((item for item in known if str(item) == value or _is_number(item, value)), value)
+
+
+def _is_number(item: object, text: str) -> bool:
+    try:
+        return isinstance(item, (int, float)) and not isinstance(item, bool) and float(text) == item
+    except ValueError:
+        return False
+
+
+def _distances(
+    study: Study, collection: Collection, settings: Settings, metric: str, points: pd.DataFrame
+) -> dict[str, float]:
+    runs = select(study, collection.runs, settings)["run"]
+    if metric not in collection.epochs:
+        return {"seeds": 0, "points": 0}
+    epochs = collection.epochs[collection.epochs["run"].isin(runs)]
+    ours = epochs.pivot_table(metric, "epoch", "run", observed=True)  # (epochs, seeds)
+    found = points.set_index("epoch")["value"]
+    found = found[found.index.isin(ours.index)]
+    if found.empty:
+        return {"seeds": 0, "points": 0}
+    values = ours.loc[found.index].to_numpy(float)
+    n = int(np.isfinite(values).sum(axis=1).min())
+    mean, theirs = np.nanmean(values, axis=1), found.to_numpy(float)
+    difference = theirs - mean
+    distance, reading = np.abs(difference), _reading(study, metric)
+    inside = (theirs >= np.nanmin(values, axis=1) - reading) & (theirs <= np.nanmax(values, axis=1) + reading)
+    relative = 100 * distance / mean if study.metric(metric).scale == "log" else np.full(len(mean), np.nan)
+    spread = np.nanvar(values, axis=1, ddof=1) * (1 + 1 / n) if n > 1 else np.full(len(mean), np.nan)
+    return {
+        "seeds": n,
+        "points": len(theirs),
+        "difference": difference.mean(),
+        "mean": distance.mean(),
+        "largest": distance.max(),
+        "at": int(found.index[distance.argmax()]),
+        "relative_mean": relative.mean(),
+        "relative_largest": relative.max(),
+        "inside": inside.mean(),
+        "expected": (n - 1) / (n + 1),
+        "ratio": np.sqrt((difference**2).mean() / spread.mean()),
+    }
+
+
+def _reading(study: Study, metric: str) -> float:
+    """How far two readings of one point of the reference may differ: a point this near is not outside."""
+    return study.reference.reading.get(metric, 0.0) if study.reference else 0.0
 
 
 def by_figure(lines: pd.DataFrame) -> pd.DataFrame:
@@ -135,6 +134,36 @@ def by_figure(lines: pd.DataFrame) -> pd.DataFrame:
             **{name: grouped[name].max() for name in ("largest", "relative_largest")},
             **{name: grouped[name].mean() for name in ("inside", "expected")},
             "ratio": np.sqrt((known["ratio"] ** 2).groupby(known["figure"]).mean()),
-            "worst": first["model"] + " " + first["varied"] + "=" + first["value"] + " " + first["metric"],
+            "worst": first["cell"] + " " + first["metric"],
         }
     ).reset_index()
+
+
+def write(study: Study, collection: Collection, folder: Path) -> list[Path]:
+    """``fidelity.md`` and ``fidelity.csv`` in a folder, and their paths."""
+    lines = by_line(study, collection)
+    paths = [folder / "fidelity.md", folder / "fidelity.csv"]
+    write_atomic(paths[0], "\n".join(_markdown(study, lines)).encode() + b"\n")
+    write_atomic(paths[1], lines.to_csv(index=False, float_format="%.6g").encode())
+    return paths
+
+
+def _markdown(study: Study, lines: pd.DataFrame) -> Iterator[str]:
+    name = study.reference.name if study.reference else "reference"
+    known = lines[lines["seeds"] > 0]
+    yield f"# Our curves and those of the {name}"
+    yield ""
+    yield f"{len(known)} of the {name}'s {len(lines)} lines have runs of ours. Accuracies are in points. Distances are"
+    yield "from the mean of our seeds; *inside* is the share of points between our lowest and highest seed, *expected*"
+    yield "that of one more seed of ours; *ratio* is the root mean square of the distance, of that expected of one more"
+    yield "seed."
+    for title, table in (("By figure", by_figure(lines)), ("By line", known.drop(columns=["difference", "points"]))):
+        yield from ("", f"## {title}", "", f"| {' | '.join(table.columns)} |", "| --- " * len(table.columns) + "|")
+        for row in table.itertuples(index=False):
+            yield f"| {' | '.join(map(_shown, row))} |"
+
+
+def _shown(value: object) -> str:
+    if value is None or value is pd.NA or value != value:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -88,12 +88,17 @@ def _panels(study: Study, spec: FigureSpec, collection: Collection) -> list[_Pan
     near = replace(collection, runs=runs, epochs=epochs.assign(**logged))
     points = reference.curves(study)
     return [
-        _Panel(panel, study.metric(panel.metric), _words(study, panel.settings), _curves(study, panel, near, points))
+        _Panel(
+            panel,
+            study.metric(panel.metric),
+            _words(study, panel.settings),
+            _curves(study, spec.name, panel, near, points),
+        )
         for panel in spec.panels
     ]
 
 
-def _curves(study: Study, panel: Panel, collection: Collection, points: pd.DataFrame) -> list[Curve]:
+def _curves(study: Study, name: str, panel: Panel, collection: Collection, points: pd.DataFrame) -> list[Curve]:
     """One for each value of the panel's axis, in order; without runs it has no rows."""
     axis = study.axis(panel.lines)
     runs = select(study, collection.runs, {**panel.settings, panel.lines: FREE})
@@ -108,7 +113,7 @@ def _curves(study: Study, panel: Panel, collection: Collection, points: pd.DataF
         styles=look.styles(axis.values, [pair and look.Style(*pair) for pair in given]),
     )
     cells = [{**panel.settings, axis.key: value} for value in axis.values]
-    behind = (reference.curve(study, points, cell, panel.metric) for cell in cells)
+    behind = (reference.curve(study, points, cell, panel.metric, name) for cell in cells)
     return [replace(curve, reference=line) for curve, line in zip(found, behind, strict=True)]
 
 

@@ -150,7 +150,11 @@ class Reference:
 
     name: str
     numbers: Path | None
+    """YAML: groups of cells, each with its metrics."""
     curves: Path | None
+    """CSV: :mod:`sweeps.study.reference`."""
+    reading: Mapping[str, float]
+    """Metric → how far two readings of one point of the curves may differ."""
     notes: tuple[str, ...] = ()
     """What its numbers are, for the tables that show them."""
 
@@ -446,15 +450,23 @@ def _reference(content: object, path: Path) -> Reference | None:
     if content is None:
         return None
     words = _fields(
-        "reference", content, name=text(), numbers=(text(), None), curves=(text(), None), notes=(_texts, ())
+        "reference",
+        content,
+        name=text(),
+        numbers=(text(), None),
+        curves=(text(), None),
+        reading=(_mapping, {}),
+        notes=(_texts, ()),
     )
-    files = {}
-    for kind in ("numbers", "curves"):
-        file = words[kind] and path.parent / words[kind]
-        if file and not file.is_file():
+
+    def file(kind: str) -> Path | None:
+        found = words[kind] and path.parent / words[kind]
+        if found and not found.is_file():
             raise InputError(f"reference.{kind}", words[kind], f"there is no such file beside {path.name}")
-        files[kind] = file or None
-    return Reference(words["name"], **files, notes=words["notes"])
+        return found or None
+
+    reading = {name: number(ge=0)(f"reference.reading.{name}", value) for name, value in words["reading"].items()}
+    return Reference(words["name"], file("numbers"), file("curves"), reading, words["notes"])
 
 
 def _numbers(reference: Reference | None) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
