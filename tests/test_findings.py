@@ -217,6 +217,13 @@ def test_the_tally_and_the_order_in_words():
     )
 
 
+def test_what_the_correction_undecides_says_so():
+    found = finding(pair(0.12), family=20)
+    assert found.verdict is Verdict.UNDECIDED
+    assert replace(found, family=1).verdict is Verdict.HOLDS
+    assert "Judged alone it would be decided, but not as one of 20 hypotheses; the comparison is" in found.detail
+
+
 def test_two_separate_orders_are_two():
     def order(names):
         cells = [cell(name, -place) for place, name in enumerate(names)]

@@ -440,6 +440,9 @@ class Finding:
     def _outcome(self, look: Look) -> str:
         total = len(look.comparisons)
         found = f"{look.decisive.describe()}, where the hypothesis needs {look.decisive.wanted}"
+        if look.verdict is Verdict.UNDECIDED and look.alpha and min(look.p_values.values()) <= ALPHA:
+            least = "least clear " if total > 1 else ""
+            return f"judged alone it would be decided, but not {self._among}; the {least}comparison is {found}"
         if total == 1:
             words = {Verdict.HOLDS: "found", Verdict.CONTRADICTED: "clearly not so", Verdict.LEVEL: "level"}
             return f"{words.get(look.verdict, 'found')}: {found}"
@@ -452,6 +455,13 @@ class Finding:
             Verdict.UNDECIDED: "least clear",
         }
         return f"{tally(look)}; the {which[look.verdict]} is {found}"
+
+    @property
+    def _among(self) -> str:
+        """What its share of ALPHA is shared with."""
+        shared = [f"as one of {self.family} hypotheses"] if self.family > 1 else []
+        shared += [f"at one of {len(self.looks)} looks"] if len(self.looks) > 1 else []
+        return " and ".join(shared) or "beside what is set aside for level"
 
     def _count(self, n: int) -> str:
         return f"{n} {self.sample}{'' if n == 1 else 's'}"
