@@ -68,7 +68,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="e.g. table1,lr")
     sub.add_argument("--rows", type=_comma_list, default=[], metavar="KEYS", help="e.g. activ")
     sub.add_argument("--cols", type=_comma_list, default=[], metavar="KEYS", help="e.g. model,optim")
-    sub.add_argument("--values", type=_comma_list, metavar="METRICS", help="(test_acc, or what the runs judge by)")
+    sub.add_argument("--values", type=_comma_list, metavar="METRICS", help="(what the runs judge by)")
     sub.add_argument("--format", choices=("md", "tex", "csv"), default="md", help="of a comparison (md)")
     sub = command("figures", _figures, "a study's figures, in DIR/figures")
     sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="e.g. fig5,fig6")
@@ -164,15 +164,13 @@ def _collect(args: argparse.Namespace) -> int:
 
 
 def _tables(args: argparse.Namespace) -> int:
-    from sweeps.read.summary import has_networks
     from sweeps.show import explore, tables
 
     if args.rows or args.cols:
         baseline = choose_study(args).baseline if _names_study(args) else None
         collection = load(args)
-        is_usual = has_networks(collection.runs) and "test_acc" in collection.runs
-        usual = ["test_acc"] if is_usual else [explore.last_column(collection)]
-        table = tables.pivot(collection, args.rows, args.cols, args.values or usual, baseline=baseline)
+        values = args.values or [explore.last_column(collection)]
+        table = tables.pivot(collection, args.rows, args.cols, values, baseline=baseline)
         render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
         print(render(), end="")
         return 0

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sweeps.read import items
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
 from sweeps.study.file import Study
@@ -53,6 +54,7 @@ class Evidence:
         self._columns = {column: rows[column].to_numpy() for column in rows.columns}
         self._runs: dict[str, list[_Run]] = {}
         self._found: dict[tuple[str, str], _Found] = {}
+        self._out, self._items = collection.out, dict[str, pd.DataFrame]()
 
     def sample(self, hypothesis: Hypothesis, measure: Measure) -> Sample:
         """The hypothesis's cells at the fresh seeds that are there."""
@@ -68,6 +70,23 @@ class Evidence:
             self._obstacle(list(cells.values()), first, measure) if len(seeds) < len(first) else "",
             tuple(words for cell in cells.values() for seed, words in cell.diverged.items() if seed in seeds),
         )
+
+    def items(self, cell: Settings, measure: Measure, seeds: Sequence[int]) -> Array | None:
+        """What came of each item in the cell's runs after the study's last epoch, (seeds, items).
+
+        None where not all of the runs have kept it.
+        """
+        runs = self._cell(cell, measure).runs
+        if measure.items is None or not all(seed in runs for seed in seeds):
+            return None
+        if measure.items not in self._items:
+            epochs = dict.fromkeys(map(str, self._plane["run"]), self._study.epochs)
+            try:
+                self._items[measure.items] = items.load(self._out, epochs, measure.items)
+            except InputError:
+                self._items[measure.items] = pd.DataFrame()
+        table, chosen = self._items[measure.items], [runs[seed] for seed in seeds]
+        return table.loc[chosen].to_numpy(float) if set(chosen) <= set(table.index) else None
 
     def _cell(self, cell: Settings, measure: Measure) -> "_Found":
         key = self._study.label(cell), measure.name

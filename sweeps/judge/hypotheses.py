@@ -10,7 +10,7 @@ from dataclasses import replace
 from sweeps.judge import timing
 from sweeps.judge.evidence import Evidence, Sample
 from sweeps.judge.findings import Cell, Comparison, Finding, Verdict, together
-from sweeps.judge.statistics import Variance
+from sweeps.judge.statistics import Variance, crossed
 from sweeps.judge.timing import Timing
 from sweeps.read.collect import Collection
 from sweeps.study.file import Study
@@ -52,7 +52,28 @@ def _from_runs(study: Study, evidence: Evidence, hypothesis: Hypothesis, family:
     remarks = list(sample.diverged)
     if again and not opposite and found is not Verdict.UNDECIDED:
         remarks.append("The same " + "; ".join(f"by {other.measured}: {other.verdict}" for other in again))
+    if beyond := _beyond_the_items(study, evidence, hypothesis, finding):
+        remarks.append(beyond)
     return replace(finding, notes=(*remarks, *hypothesis.notes))
+
+
+def _beyond_the_items(study: Study, evidence: Evidence, hypothesis: Hypothesis, finding: Finding) -> str:
+    """The decisive comparison for other seeds and other items of the same kind; nothing without what it needs."""
+    measure = next((m for m in (hypothesis.measure, *hypothesis.also) if m.items is not None), None)
+    if measure is None or finding.decisive is None or finding.judged is None or finding.judged.n < 2:
+        return ""
+    seeds = study.seeds.fresh(finding.judged.n)
+    cells = {study.label(cell): cell for cell in hypothesis.cells}
+    found = [evidence.items(cells[cell.name], measure, seeds) for cell in finding.decisive.cells]
+    tables = [table for table in found if table is not None]
+    if len(tables) < len(found):
+        return ""
+    estimate = crossed(*tables)
+    mean, (low, high) = 100 * estimate.mean, (100 * end for end in estimate.interval(0.95))
+    return (
+        f"For other seeds and other items than these {tables[0].shape[1]:,}, by {measure.text}: "
+        f"{finding.decisive.label} {mean:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
+    )
 
 
 def _finding(study: Study, hypothesis: Hypothesis, measure: Measure, sample: Sample) -> Finding:

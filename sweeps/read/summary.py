@@ -1,13 +1,11 @@
-"""Statistics over seeds, shared by tables, figures and claims.
+"""Statistics over seeds, shared by tables and figures.
 
 A *cell* is a configuration without its seed; the seeds are its sample. Intervals are Student's t, which is wide
 for few seeds (3 seeds have 2 degrees of freedom, t = 4.30) because so few say little about their own spread.
 They cover initial weights and shuffles, on this training set and these test images; nothing else is resampled.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +13,6 @@ import pandas as pd
 from scipy import special
 
 from sweeps.read.collect import OWN, TIMES, Collection
-
-# The point about which the report varies one thing at a time (report §3.1), and the settings that it takes for granted.
-BASE: Mapping[str, Any] = {
-    "activ": "relu",
-    "loss": "ce",
-    "optim": "sgd",
-    "model": "360",
-    "data": "mnist",
-    "lr": 0.01,
-    "wd": 0.001,
-    "mo": 0.9,
-    "bsz": 200,
-    "dtype": "float32",
-    "eval_train": "running",
-    "init_std": 0.01,
-    "data.holdout": 0,
-    "activ.approximate": "tanh",
-    "loss.margin": 0.05,
-}
 
 
 def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -63,43 +42,6 @@ def half_width(std: npt.ArrayLike, n: npt.ArrayLike, confidence: float = 0.95) -
     size = np.where(size < 2, np.nan, size)
     quantile = special.stdtrit(size - 1, 0.5 + confidence / 2)
     return np.asarray(quantile * np.asarray(std, float) / np.sqrt(size), float)
-
-
-def p_above(values: npt.ArrayLike, bound: float, *, resolution: float = 0.0) -> float:
-    """One-sided p-value of Student's t test against "the mean is at most ``bound``"; 1 for n < 2.
-
-    Args:
-        values: (n,) independent values.
-        bound: ±inf is allowed: nothing is above inf, everything is above −inf.
-        resolution: step to which the values are rounded. The sample's standard deviation counts as no less than
-            that of a difference of two rounded numbers (step / √6): equal values do not prove absence of noise.
-    """
-    sample = np.asarray(values, float).ravel()
-    if np.isinf(bound):
-        return 1.0 if bound > 0 else 0.0
-    if sample.size < 2 or not np.isfinite(sample).all():
-        return 1.0
-    error = max(float(sample.std(ddof=1)), resolution / np.sqrt(6)) / np.sqrt(sample.size)
-    distance = float(sample.mean()) - bound
-    if error == 0:
-        return 0.0 if distance > 0 else 1.0
-    return float(special.stdtr(sample.size - 1, -distance / error))
-
-
-def paired(a: pd.Series, b: pd.Series) -> pd.Series:
-    """Differences a − b by seed, for the seeds that both have.
-
-    Args:
-        a, b: values indexed by seed. Nets of one shape and seed start from the same weights, and all of one seed
-            see the same shuffles, so that the difference is less noisy than its parts.
-
-    Raises:
-        ValueError: a seed occurs twice, so that nothing can be paired.
-    """
-    for series in (a, b):
-        if not series.index.is_unique:
-            raise ValueError(f"seeds occur more than once: {sorted(series.index[series.index.duplicated()].unique())}")
-    return (a - b.reindex(a.index))[a.index.isin(b.index)]
 
 
 def metrics(runs: pd.DataFrame) -> list[str]:
@@ -153,56 +95,6 @@ def value_column(value: str, collection: Collection) -> str:
         column = best + column_of(metric, collection.runs)
         return column if column in collection.runs.columns else value
     return value
-
-
-# What the report's tables, figures and claims read of a collection.
-_READ = ("train_loss", "train_acc", "valid_loss", "valid_acc", "test_loss", "test_acc")
-
-
-def of_networks(collection: Collection) -> Collection:
-    """The runs that the report is about, those with an ``activ``, with every column that it reads, empty if need be."""
-    runs, epochs = collection.runs, collection.epochs
-    keys = [key for key in BASE if "." not in key]
-    if "activ" in runs.columns and runs["activ"].notna().all():
-        networks = runs
-    else:
-        networks = runs[runs["activ"].notna()] if "activ" in runs.columns else runs[:0]
-        numeric = [*(key for key in keys if not isinstance(BASE[key], str)), "layers", "seed"]
-        numeric = [key for key in numeric if key in networks.columns]  # another program's runs may have texts there
-        networks = networks.assign(**{key: pd.to_numeric(networks[key]) for key in numeric})
-        networks = networks.astype({key: "int64" for key in ("layers", "bsz", "seed") if key in numeric})
-        epochs = epochs[epochs["run"].isin(networks["run"])]
-    texts = {key: pd.Series(index=networks.index, dtype="str") for key in keys if isinstance(BASE[key], str)}
-    numbers = {key: pd.Series(index=networks.index, dtype="float64") for key in (*keys, "seed") if key not in texts}
-    measured = [*_READ, *(f"best_{metric}" for metric in _READ)]
-    numbers |= {metric: pd.Series(np.nan, index=networks.index) for metric in measured}
-    absent = {key: column for key, column in (texts | numbers).items() if key not in networks.columns}
-    logged = dict.fromkeys((metric for metric in (*_READ, *TIMES) if metric not in epochs.columns), np.nan)
-    if absent or logged or networks is not runs:
-        return replace(collection, runs=networks.assign(**absent), epochs=epochs.assign(**logged))
-    return collection
-
-
-def at(runs: pd.DataFrame, **settings: Any) -> pd.DataFrame:
-    """The runs at the base point, but for ``settings``; None frees a key.
-
-    An option that a run does not have (a ReLU's ``activ.approximate``) is no obstacle.
-
-    >>> at(collection.runs, activ="gelu", model="512x256")   # two layers of GeLU, one row per seed
-    >>> at(collection.runs, lr=None)                         # the sweep over lr
-    """
-    keep = np.ones(len(runs), bool)
-    for key, value in {**BASE, **settings}.items():
-        if value is None or (key not in runs.columns and "." in key):
-            continue
-        if key not in runs.columns:
-            return runs[:0]
-        column = runs[key]
-        same = (
-            np.isclose(column.astype(float), value, rtol=1e-9, atol=0) if isinstance(value, float) else column == value
-        )
-        keep &= np.asarray(same | column.isna() if "." in key else same, bool)
-    return runs[keep]
 
 
 def over_seeds(runs: pd.DataFrame, by: Sequence[str], values: Sequence[str], confidence: float = 0.95) -> pd.DataFrame:

@@ -441,8 +441,9 @@ def _measure(where: str, name: str, content: object, epochs: int) -> Measure:
         resolution=(number(ge=0), 0.0),
         level=(number(gt=0), None),
         diverged=(number(), None),
+        items=(text(), None),
     )
-    common = {key: words.pop(key) for key in ("unit", "resolution", "level", "diverged")}
+    common = {key: words.pop(key) for key in ("unit", "resolution", "level", "diverged", "items")}
     return kind.build(name=name, horizon=epochs, **common, **words)
 
 

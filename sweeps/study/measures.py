@@ -50,6 +50,8 @@ class Measure(ABC):
     """Differences of at most this much count as none; None: the study does not say."""
     diverged: float | None = None
     """What a metric counts as after a run diverged; None: such a run has no value."""
+    items: str | None = None
+    """What a run logged of single items (test images), whose mean is the metric: for statements beyond these items."""
 
     @property
     @abstractmethod

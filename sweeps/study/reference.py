@@ -58,8 +58,8 @@ def curve(study: Study, points: pd.DataFrame, settings: Settings, metric: str, f
     found = points[points["metric"] == metric]
     for key, value in study.complete(settings).items():
         if key in found and key not in POINTS:
-            is_base = equals(pd.Series([study.baseline[key]]), value).all()
-            found = found[equals(found[key], value) | ((found[key] == "") & is_base)]
+            is_base = bool(equals(pd.Series([study.baseline[key]]), value).all())
+            found = found[equals(found[key], value) | ((found[key] == "").to_numpy() & is_base)]
     of_figure = found[found["figure"] == figure]
     found = of_figure if len(of_figure) else found
     return found[["epoch", "value"]].astype(float).drop_duplicates("epoch").sort_values("epoch")
