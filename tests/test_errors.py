@@ -94,9 +94,9 @@ def test_at_most_one_study_in_twenty_has_a_wrong_verdict(variance, shared, scatt
 @pytest.mark.heavy
 @pytest.mark.parametrize(("variance", "shared", "scatter"), DESIGNS)
 def test_at_most_one_study_in_twenty_has_a_wrong_verdict_in_many(variance, shared, scatter):
-    rate = wrong_studies(5000, variance, shared, scatter)
+    rate = wrong_studies(3000, variance, shared, scatter)
     print(f"{variance}, correlation {shared}, spreads {scatter or 'equal'}: {rate:.4f} of studies are wrong")
-    assert rate <= promised(ALPHA, 5000)
+    assert rate <= promised(ALPHA, 3000)
 
 
 # ------------------------------------------------------------------------------------ what errs more than it promises
