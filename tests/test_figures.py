@@ -8,13 +8,17 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from conftest import ROOT
 from matplotlib.colors import to_rgb
-from synthetic import history, make_report, make_run
+from synthetic import history, make_other, make_report, make_run
 
 import sweeps
 from mlp.composition import compose
 from sweeps.runs.errors import InputError
 from sweeps.show import draw, explore, figures, style
+from sweeps.study import file, reference
+
+STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +34,16 @@ def notes(figure):
     return " ".join(figure.texts[-1].get_text().split())
 
 
+def figure_of(name, collection, **options):
+    return figures.figure(STUDY, STUDY.figures[name], collection, **options)
+
+
+def is_reference(line):
+    return line.get_linewidth() == draw.REFERENCE_LINE["linewidth"]
+
+
 def lines(axes):
-    return [line for line in axes.lines if len(line.get_xdata()) > 1]
+    return [line for line in axes.lines if len(line.get_xdata()) > 1 and not is_reference(line)]
 
 
 def crosses(axes):
@@ -46,7 +58,7 @@ def crosses(axes):
     [(1, 4, 4), (2, 4, 3), (3, 4, 4), (4, 4, 3), (5, 3, 4), (6, 3, 4), (7, 3, 4), (8, 3, 4)],
 )
 def test_each_figure_has_its_panels_curves_units_and_sample_size(report, number, panels, curves):
-    figure = figures.FIGURES[number](report)
+    figure = figure_of(f"fig{number}", report)
     assert [len(lines(axes)) for axes in figure.axes] == [curves] * panels
     assert "n = 3 seeds" in notes(figure)
     assert "95 % interval" in notes(figure)
@@ -59,7 +71,7 @@ def test_each_figure_has_its_panels_curves_units_and_sample_size(report, number,
 
 
 def test_a_line_is_the_mean_over_seeds_and_its_band_the_t_interval(report):
-    axes = figures.FIGURES[7](report).axes[0]
+    axes = figure_of("fig7", report).axes[0]
     runs = report.runs.query("lr == 0.1")["run"]
     values = report.epochs[report.epochs["run"].isin(runs)].pivot(index="epoch", columns="run", values="valid_acc")
     np.testing.assert_allclose(lines(axes)[0].get_ydata(), values.mean(axis=1))
@@ -71,11 +83,13 @@ def test_a_line_is_the_mean_over_seeds_and_its_band_the_t_interval(report):
 
 def test_a_color_means_the_same_in_every_figure(report):
     meanings = {}
-    for number, draw_figure in figures.FIGURES.items():
-        figure = draw_figure(report)
+    for number in range(1, 9):
+        figure = figure_of(f"fig{number}", report)
         for legend in [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]:
             for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
                 label = text.get_text().removesuffix(" *")
+                if label == "report":  # in black, for lines of every colour
+                    continue
                 key = label if number <= 4 else (legend.get_title().get_text(), label)
                 meanings.setdefault(key, set()).add((handle.get_color(), handle.get_marker()))
     assert {key: len(found) for key, found in meanings.items()} == dict.fromkeys(meanings, 1)
@@ -88,7 +102,7 @@ def test_numbers_take_a_ramp_that_darkens_and_stays_visible_on_white():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
         return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
-    shades = [luminance(look.color) for look in style.styles("lr", (0.0001, 0.001, 0.01, 0.1))]
+    shades = [luminance(look.color) for look in style.styles((0.0001, 0.001, 0.01, 0.1))]
     assert shades == sorted(shades, reverse=True)
     assert 1.05 / (shades[0] + 0.05) > 1.9
     assert min(a / b for a, b in itertools.pairwise([shade + 0.05 for shade in shades])) > 1.5
@@ -96,33 +110,197 @@ def test_numbers_take_a_ramp_that_darkens_and_stays_visible_on_white():
 
 @pytest.mark.parametrize("count", [2, 7, 8, 12])
 def test_styles_differ_for_any_values(count):
-    found = style.styles("anything", [f"value {i}" for i in range(count)])
+    found = style.styles([f"value {i}" for i in range(count)])
     assert len(set(found)) == count
+
+
+def assert_nothing_is_covered_or_clipped(figure):
+    figure.draw_without_rendering()
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    assert legends
+    for legend, other in itertools.product(legends, [*figure.axes, *figure.texts]):
+        assert not legend.get_window_extent().overlaps(other.get_window_extent())
+    for a, b in itertools.combinations(legends, 2):
+        assert not a.get_window_extent().overlaps(b.get_window_extent())
+    titles = [axes._left_title for axes in figure.axes]
+    tops = [text for text in figure.texts if text.get_position()[1] > 0.5]
+    for title, axes in itertools.product([*titles, *tops], figure.axes):
+        assert not title.get_window_extent().overlaps(axes.get_window_extent())
+    for a, b in itertools.combinations([*titles, *tops], 2):
+        assert not a.get_window_extent().overlaps(b.get_window_extent())
+    labels = [axes.yaxis.label for axes in figure.axes if axes.get_ylabel()]
+    for label, axes in itertools.product(labels, figure.axes):
+        assert not label.get_window_extent().overlaps(axes.get_window_extent())
+    for artist in (*legends, *figure.texts, *titles, *labels):
+        box = artist.get_window_extent()
+        assert box.x0 >= figure.bbox.x0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y0 >= figure.bbox.y0
+        assert box.y1 <= figure.bbox.y1 + 1
 
 
 def test_legends_cover_neither_axes_nor_notes(report, tmp_path):
     make_run(tmp_path, lr=3.0)
     make_run(tmp_path, lr=50.0, rows=[], state="diverged", error="the loss became nan")
-    drawn = [figures.FIGURES[number](report) for number in (1, 2, 5)]
+    drawn = [figure_of(f"fig{number}", report, style=look) for number in (1, 2, 5) for look in figures.STYLES]
     drawn += [figures.curves(sweeps.load(tmp_path), by="lr"), figures.curves(report, by="activ,model")]
     drawn += [figures.curves(report, by="lr"), figures.curves(report)]
     for figure in drawn:
-        figure.draw_without_rendering()
-        legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
-        assert legends
-        for legend, other in itertools.product(legends, [*figure.axes, *figure.texts]):
-            assert not legend.get_window_extent().overlaps(other.get_window_extent())
-        page = figure.bbox
-        for artist in (*legends, *figure.texts):
-            box = artist.get_window_extent()
-            assert box.x0 >= page.x0
-            assert box.x1 <= page.x1
-            assert box.y0 >= page.y0
+        assert_nothing_is_covered_or_clipped(figure)
+
+
+def test_every_figure_shows_the_means_of_the_runs_that_its_file_names(report):
+    """From the columns of ``runs`` alone, without any of the selection."""
+    plain = {"activ": "relu", "loss": "ce", "model": "360", "lr": 0.01, "wd": 0.001, "mo": 0.9}
+    for name, spec in STUDY.figures.items():
+        figure = figure_of(name, report)
+        for axes, panel in zip(figure.axes, spec.panels, strict=True):
+            for line, value in zip(lines(axes), STUDY.axes[panel.lines].values, strict=True):
+                runs = report.runs
+                for key, held in {**plain, **panel.settings, panel.lines: value}.items():
+                    runs = runs[runs[key] == held]
+                epochs = report.epochs[report.epochs["run"].isin(runs["run"])]
+                np.testing.assert_allclose(line.get_ydata(), epochs.groupby("epoch")[panel.metric].mean(), rtol=1e-12)
+
+
+# -- the reference's curves, and its style ---------------------------------------------------------------------------
+
+
+def test_the_reference_s_curves_are_thin_behind_ours(report):
+    curves = reference.curves(STUDY)
+    count = 0
+    for name, spec in STUDY.figures.items():
+        for axes, panel in zip(figure_of(name, report).axes, spec.panels, strict=True):
+            thin = [line for line in axes.lines if is_reference(line)]
+            for line, other, value in zip(thin, lines(axes), STUDY.axes[panel.lines].values, strict=True):
+                found = reference.curve(STUDY, curves, {**panel.settings, panel.lines: value}, panel.metric)
+                assert len(found) == 100
+                shown = found[found["epoch"].between(1, 20)]  # as far as ours go
+                assert list(line.get_xdata()) == list(shown["epoch"])
+                assert list(line.get_ydata()) == list(shown["value"])
+                assert line.get_color() == other.get_color()
+                assert line.get_zorder() < other.get_zorder()
+                count += 1
+    assert count == 104
+    # Read off the published figure: one layer of ReLU begins at 0.95373, and its first test is of guessing.
+    base = {"activ": "relu", "model": "360"}
+    assert reference.curve(STUDY, curves, base, "train_loss").iloc[0].tolist() == [1, 0.95373]
+    assert reference.curve(STUDY, curves, base, "valid_loss").iloc[0]["value"] == pytest.approx(np.log(10), abs=0.01)
+    assert "Thin lines: the report's own curves." in notes(figure_of("fig1", report))
+    assert "report" in [text.get_text() for text in figure_of("fig1", report).legends[0].get_texts()]
+
+
+@pytest.mark.parametrize(("number", "panels"), [(2, 4), (8, 3)])
+def test_the_report_s_style_is_a_row_of_panels_on_linear_axes(report, number, panels):
+    figure = figure_of(f"fig{number}", report, style="report")
+    assert len(figure.axes) == panels
+    assert len({axes.get_position().y0 for axes in figure.axes}) == 1
+    assert {(axes.get_xscale(), axes.get_yscale()) for axes in figure.axes} == {("linear", "linear")}
+    assert STUDY.figures[f"fig{number}"].title in [text.get_text() for text in figure.texts]
+    thin = [line for line in figure.axes[1].lines if is_reference(line)]
+    assert thin[0].get_xdata()[0] == 0
+    assert figure.axes[1].get_ylim()[1] > max(line.get_ydata()[0] for line in thin)
+    assert "logarithmic" not in notes(figure)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("metric,actvi,1\nauc,relu,0.5\n", "actvi: must have columns metric.*keys of the baseline"),
+        ("metric,varied,value,1\nauc,actvi,relu,0.5\n", "actvi: must have"),
+        ("metric,activ\nauc,relu\n", "must have columns metric, epochs"),
+        ("metric,activ,1\nauc,relu,much\n", "epoch 1=much: must be a number"),
+        ("metric,1\nauc,0.5\nauc,0.5,0.6\n", "cannot be read"),
+    ],
+)
+def test_a_reference_that_is_no_table_of_curves_is_named(tmp_path, text, message):
+    (tmp_path / "curves.csv").write_text(text)
+    content = {**ANY, "baseline": {"activ": "relu"}, "axes": {}, "figures": {}}
+    content["reference"] = {"name": "paper", "curves": "curves.csv"}
+    with pytest.raises(InputError, match=message):
+        reference.curves(file.parse(content, tmp_path / "mine.yaml", "mine.yaml"))
+
+
+# -- any study's -----------------------------------------------------------------------------------------------------
+
+LONG = "a rational quadratic kernel with a very long name"
+ANY = {
+    "title": "Kernels", "train": "python fit.py", "epochs": 30,
+    "baseline": {"kernel": "rbf", "net.depth": 1, "batch": 16},
+    "axes": {
+        "kernel": {"title": "kernel function", "values": ["rbf", LONG, "poly", "linear", "cosine", "matern"],
+                   "names": {"rbf": "RBF"}, "style": {"poly": "#D55E00 o"}},
+        "net.depth": {"title": "depth of the network in layers", "values": [1, 2, 4]},
+        "batch": [16, 64],
+    },
+    "metrics": {
+        "auc": {"title": "area under the curve", "axis": "AUC"},
+        "ppl": {"title": "perplexity", "scale": "log"},
+    },
+    "figures": {
+        "1x1": {"caption": "c", "lines": "net.depth", "metrics": "auc"},
+        "six": {"caption": "c", "lines": "kernel", "metrics": "auc"},
+        "3x2": {"caption": "c", "lines": "kernel", "rows": "net.depth", "metrics": ["auc", "ppl"]},
+        "axes": {"caption": "c", "lines": ["kernel", "net.depth", "batch"], "metrics": ["auc", "ppl"]},
+        "column": {"caption": "c", "lines": ["kernel", "batch"], "metrics": "auc"},
+        "rows": {"caption": "c", "lines": "batch", "rows": {"kernel": None}, "metrics": "auc", "title": "A title"},
+        "absent": {"caption": "c", "lines": "batch", "metrics": ["auc", "acu"], "notes": ["A note.", "Two."]},
+    },
+}  # fmt: skip
+MINE = file.parse(ANY, ROOT / "mine.yaml", "mine.yaml")
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    out = tmp_path_factory.mktemp("kernels")
+    for kernel, depth, batch, seed in itertools.product(ANY["axes"]["kernel"]["values"], (1, 2, 4), (16, 64), (0, 1)):
+        curve = [1 - (0.5 + 0.01 * seed) / epoch**0.3 for epoch in range(1, 31)]
+        config = {"kernel": kernel, "net": {"depth": depth}, "batch": batch, "seed": seed}
+        stops = {"state": "diverged"} if (kernel, depth) == ("poly", 4) else {}
+        make_other(out, config, {"auc": curve, "ppl": [20 * (1 - value) + 1 for value in curve]}, metric="auc", **stops)
+    return sweeps.load(out)
+
+
+@pytest.mark.parametrize("look", figures.STYLES)
+@pytest.mark.parametrize("name", ANY["figures"])
+def test_any_combination_of_axes_rows_and_metrics_is_laid_out(kernels, name, look):
+    figure = figures.figure(MINE, MINE.figures[name], kernels, style=look)
+    assert len(figure.axes) == len(MINE.figures[name].panels)
+    assert_nothing_is_covered_or_clipped(figure)
+
+
+def test_names_titles_and_styles_are_the_study_s(kernels):
+    figure = figures.figure(MINE, MINE.figures["six"], kernels)
+    handles = figure.legends[0].legend_handles
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:3] == ["RBF", LONG, "poly"]
+    assert (handles[2].get_color(), handles[2].get_marker()) == ("#D55E00", "o")
+    assert len({handle.get_color() for handle in handles}) == 6
+    assert figure.axes[0].get_ylabel() == "AUC"
+    assert notes(figure).endswith("Held fixed: net.depth 1, batch 16.")
+
+
+def test_what_no_run_logs_and_what_a_baseline_leaves_open_is_said(kernels, tmp_path):
+    said = notes(figures.figure(MINE, MINE.figures["absent"], kernels))
+    assert "A note. Two. No run logs acu." in said
+    for width in (1, 2):
+        config = {"kernel": "rbf", "net": {"depth": 1}, "batch": 16, "width": width}
+        make_other(tmp_path, config, {"auc": [0.5, 0.6]}, metric="auc")
+    said = notes(figures.figure(MINE, MINE.figures["column"], sweeps.load(tmp_path)))
+    assert "Lines pool runs that differ in width: give the study's baseline a value" in said
+    assert "python fit.py --multirun kernel=" in said
+    assert "python fit.py --multirun batch=64" in said
+
+
+def test_a_few_epochs_are_on_a_linear_axis(tmp_path):
+    make_run(tmp_path, epochs=8)
+    axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
+    assert axes.get_xscale() == "linear"
+    assert "Epoch axis: logarithmic" not in notes(axes.figure)
 
 
 def test_losses_of_different_kinds_are_said_to_differ(report):
-    assert "differ in kind" in notes(figures.FIGURES[2](report))
-    assert "differ in kind" not in notes(figures.FIGURES[1](report))
+    assert "differ in kind" in notes(figure_of("fig2", report))
+    assert "differ in kind" not in notes(figure_of("fig1", report))
 
 
 def test_a_diverged_run_is_marked_where_it_stopped_and_named(tmp_path):
@@ -131,7 +309,7 @@ def test_a_diverged_run_is_marked_where_it_stopped_and_named(tmp_path):
     wild[-1] = wild[-1]._replace(train_loss=1e9)
     make_run(tmp_path, lr=0.1, seed=1, rows=wild, target=6, state="diverged", error="the loss became nan")
     make_run(tmp_path, lr=0.1, seed=2, rows=[], target=6, state="diverged", error="the loss became inf")
-    figure = figures.FIGURES[6](sweeps.load(tmp_path))
+    figure = figure_of("fig6", sweeps.load(tmp_path))
     top = figure.axes[0].get_ylim()[1]
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in crosses(figure.axes[0])} == {(4, top), (1, top)}
     assert top < 10  # the others stay readable
@@ -143,13 +321,13 @@ def test_a_diverged_run_is_marked_where_it_stopped_and_named(tmp_path):
 def test_a_sweep_in_which_everything_diverged_is_a_figure_of_crosses(tmp_path):
     make_run(tmp_path, lr=0.1, rows=[], target=6, state="diverged", error="the loss became nan")
     for number in (5, 6, 7, 8):
-        assert len(crosses(figures.FIGURES[number](sweeps.load(tmp_path)).axes[0])) == 1
+        assert len(crosses(figure_of(f"fig{number}", sweeps.load(tmp_path)).axes[0])) == 1
 
 
 def test_missing_and_unfinished_runs_are_said_with_the_command_that_makes_them(tmp_path):
     make_run(tmp_path, epochs=5)
     make_run(tmp_path, activ={"name": "tanh"}, epochs=3, target=5, state="interrupted")
-    figure = figures.FIGURES[3](sweeps.load(tmp_path))
+    figure = figure_of("fig3", sweeps.load(tmp_path))
     said = notes(figure)
     assert "n = 1 seed: no interval" in said
     assert "Tanh, 1 hidden layer at 3/5" in said
@@ -160,8 +338,8 @@ def test_missing_and_unfinished_runs_are_said_with_the_command_that_makes_them(t
 
 def test_the_commands_that_a_figure_gives_compose(tmp_path):
     make_run(tmp_path)
-    for number in figures.FIGURES:
-        said = figures.FIGURES[number](sweeps.load(tmp_path)).texts[-1].get_text().replace("\n", " ")
+    for number in range(1, 9):
+        said = figure_of(f"fig{number}", sweeps.load(tmp_path)).texts[-1].get_text().replace("\n", " ")
         for command in re.findall(r"--multirun ((?:[a-z]+=\S+ ?)+)", said):
             words = [f"{word.split('=')[0]}={word.split('=')[1].split(',')[0]}" for word in command.split()]
             assert compose(*words).epochs == 100
@@ -169,22 +347,22 @@ def test_the_commands_that_a_figure_gives_compose(tmp_path):
 
 def test_nothing_at_all_is_an_input_error(tmp_path):
     make_run(tmp_path, bsz=7)
-    for number in figures.FIGURES:
-        with pytest.raises(InputError, match=r"figure=\d: none of its runs.*--multirun"):
-            figures.FIGURES[number](sweeps.load(tmp_path))
+    for number in range(1, 9):
+        with pytest.raises(InputError, match=r"figure=fig\d: none of its runs.*--multirun"):
+            figure_of(f"fig{number}", sweeps.load(tmp_path))
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_few_epochs_show_every_point(tmp_path, epochs):
     make_report(tmp_path, epochs=epochs, seeds=1)
-    axes = figures.FIGURES[5](sweeps.load(tmp_path)).axes[0]
-    assert {len(line.get_markevery()) for line in axes.lines} == {epochs}
+    axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
+    assert {len(line.get_markevery()) for line in axes.lines if not is_reference(line)} == {epochs}
     assert list(axes.get_xticks()) == list(range(1, epochs + 1))
 
 
 def test_flawless_accuracy_has_a_place_on_the_axis(tmp_path):
     make_run(tmp_path, rows=[row._replace(train_acc=100.0) for row in history(5)])
-    axes = figures.FIGURES[5](sweeps.load(tmp_path)).axes[0]
+    axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
     assert np.isfinite(axes.transData.transform([(1, 100.0)])).all()
 
 
@@ -244,18 +422,20 @@ def test_a_heatmap_refuses_what_it_cannot_draw(report, wrong):
 
 def test_the_same_data_give_the_same_bytes_in_another_process(report, tmp_path):
     script = (
-        "import sys, sweeps; from pathlib import Path; from sweeps.show import figures\n"
-        "figures.save(figures.FIGURES[6](sweeps.load(sys.argv[1])), Path(sys.argv[2]) / 'fig')\n"
+        "import sys, sweeps; from pathlib import Path; from sweeps.show import figures; from sweeps.study import file\n"
+        "study = file.read(sys.argv[3])\n"
+        "figure = figures.figure(study, study.figures['fig6'], sweeps.load(sys.argv[1]))\n"
+        "figures.save(figure, Path(sys.argv[2]) / 'fig')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     for name in ("a", "b"):
-        subprocess.run([sys.executable, "-c", script, report.out, tmp_path / name], check=True, timeout=120)
+        subprocess.run([sys.executable, "-c", script, report.out, tmp_path / name, STUDY.path], check=True, timeout=120)
     for suffix in draw.FORMATS:
         assert (tmp_path / "a" / f"fig.{suffix}").read_bytes() == (tmp_path / "b" / f"fig.{suffix}").read_bytes()
 
 
 def test_all_three_formats_are_written_and_nothing_else(report, tmp_path):
-    paths = figures.save(figures.FIGURES[1](report), tmp_path / "new" / "fig1")
+    paths = figures.save(figure_of("fig1", report), tmp_path / "new" / "fig1")
     assert sorted(tmp_path.rglob("*.*")) == sorted(paths)
     starts = {path.suffix: path.read_bytes()[:5] for path in paths}
     assert starts == {".png": b"\x89PNG\r", ".svg": b"<?xml", ".pdf": b"%PDF-"}
@@ -263,7 +443,7 @@ def test_all_three_formats_are_written_and_nothing_else(report, tmp_path):
 
 def test_matplotlib_is_left_as_it_was(report, tmp_path):
     before = mpl.rcParams.copy()
-    figures.save(figures.FIGURES[5](report), tmp_path / "fig")
+    figures.save(figure_of("fig5", report), tmp_path / "fig")
     figures.heatmap(report, x="lr", y="wd")
     assert mpl.rcParams.copy() == before
 

@@ -128,10 +128,11 @@ def draw(
     everything = [*curves, *like]
     last = max(last, last_epoch(everything))
     style.epoch_axis(axes, last, linear=linear)
-    style.value_axis(axes, "linear" if linear else kind.scale, _extent(everything, last))
+    first = 0 if linear else 1  # a log axis has no 0
+    style.value_axis(axes, "linear" if linear else kind.scale, _extent(everything, first, last))
     bottom, top = axes.get_ylim()
     for i, curve in enumerate(curves):
-        points = curve.reference[curve.reference["epoch"] <= last]
+        points = curve.reference[curve.reference["epoch"].between(first, last)]
         axes.plot(points["epoch"], points["value"], color=curve.style.color, zorder=1.5, **REFERENCE_LINE)
         x, mean, half = (curve.rows[column].to_numpy(float) for column in ("epoch", "mean", "half"))
         if np.isfinite(half).any():
@@ -163,11 +164,11 @@ REFERENCE_LINE: Mapping[str, Any] = {"linewidth": 0.6, "alpha": 0.9}
 DIVERGED_MARKER: Mapping[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.4, "linestyle": "none"}
 
 
-def _extent(curves: Sequence[Curve], last: int) -> list[float]:
+def _extent(curves: Sequence[Curve], first: int, last: int) -> list[float]:
     """The values that the axis must show; what a diverging run reached on its way up may leave it."""
     healthy = [y for curve in curves if curve.diverged.empty for y in curve.rows["mean"]]
     for curve in curves:
-        healthy += list(curve.reference["value"][curve.reference["epoch"].between(1, last)])
+        healthy += list(curve.reference["value"][curve.reference["epoch"].between(first, last)])
     wild = [y for curve in curves if not curve.diverged.empty for y in curve.rows["mean"]]
     if not healthy:
         return wild

@@ -153,9 +153,9 @@ MOST_LINEAR = 10  # epochs, of which each has a tick and room on a linear axis
 
 def epoch_axis(axes: Axes, last: int, *, linear: bool = False) -> None:
     """Epochs on a log axis: the first ten matter as much as the last fifty. Few epochs are on a linear one."""
-    if linear and last > MOST_LINEAR:
+    if linear:  # with the start, which a reference may have measured
         axes.set_xlim(-0.02 * last, 1.02 * last)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
         return
     if last <= MOST_LINEAR:
         pad = 0.04 * (last - 1) or 0.5
