@@ -151,7 +151,7 @@ def test_different_data_do_not_make_one_table(fit, tmp_path):
 
 def archive(**members):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED if len(members) > 9 else zipfile.ZIP_STORED) as file:
         for name, array in members.items():
             content = io.BytesIO()
             np.lib.format.write_array(content, np.asarray(array), allow_pickle=True)
@@ -179,6 +179,7 @@ GOOD = {"epoch": ONE, "bits__a": np.uint8([128]), "count__a": ONE}
         archive(**GOOD | {"numbers__b": [[1]]}),
         archive(**GOOD | {"other": ONE}),
         archive(bits__a=np.uint8([128]), count__a=ONE),
+        archive(**GOOD, **{f"numbers__{name}": np.zeros(2**20) for name in "bcdefgh"}),  # 56 MB in a file of 60 kB
     ],
 )
 def test_a_damaged_file_is_named_and_the_others_are_read(fit, tmp_path, content, caplog):

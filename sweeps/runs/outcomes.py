@@ -91,6 +91,8 @@ def load(run: RunDir) -> Outcomes | None:
             def read(member: str) -> Array:
                 return read_npy(archive, member, LARGEST)
 
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:  # a small file may unpack to gigabytes
+                raise ValueError("too large when unpacked")
             arrays = {}
             for member in archive.namelist():
                 kind, _, name = member.removesuffix(".npy").partition("/")
