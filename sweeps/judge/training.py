@@ -16,7 +16,7 @@ from pathlib import Path
 from sweeps.judge.hypotheses import evaluate
 from sweeps.read import collect
 from sweeps.runs.errors import InputError
-from sweeps.study.file import Study
+from sweeps.study.file import Study, Value, written
 from sweeps.study.hypotheses import Settings
 from sweeps.study.measures import Time
 
@@ -26,22 +26,33 @@ Say = Callable[[str], None]
 def command(
     study: Study, out: Path, seeds: Sequence[int], cells: Sequence[Settings] | None = None, more: Sequence[str] = ()
 ) -> list[str]:
-    """The command line that trains these seeds of these cells.
+    """The command line that trains these seeds of the study's runs.
 
     Args:
-        cells: None for all that the study's ``runs`` say.
+        cells: only these of them; None for all.
         more: further overrides.
     """
     program = [sys.executable if word in ("python", "python3") else word for word in shlex.split(study.command)]
-    if cells is None:
-        chosen = list(study.runs)
-    else:
-        chosen = [
-            f"+hydra.sweeper.grids.cell{i}={{{','.join(word.replace('=', ':', 1) for word in study.overrides(cell))}}}"
-            for i, cell in enumerate(cells)
-        ]
     seed = f"{study.seeds.key}={','.join(map(str, seeds))}"
-    return [*program, "--multirun", *chosen, seed, f"{study.out}='{out}'", *more]
+    where = [] if cells is None else [f"hydra.sweeper.where={_quoted(_condition(study, cells))}"]
+    return [*program, "--multirun", *study.runs, seed, *where, f"{study.out}={_quoted(str(out))}", *more]
+
+
+def _condition(study: Study, cells: Sequence[Settings]) -> str:
+    """True of these cells among the study's runs, in the words of a grid's ``where``."""
+    return " or ".join(
+        "(" + " and ".join(_equation(study, key, study.complete(cell)[key]) for key in study.axes) + ")"
+        for cell in cells
+    )
+
+
+def _equation(study: Study, key: str, value: Value) -> str:
+    return f"{key} == {study.axis(key).train.get(written(value), value)!r}"
+
+
+def _quoted(text: str) -> str:
+    """In double quotes, as Hydra's command line takes any text."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def train(line: Sequence[str]) -> int:
