@@ -35,12 +35,14 @@ class Linear:
         self._dx = Workspace()
         self._inked = InkedProduct()
 
-    def forward(self, x: Floats | InkedBatch) -> Floats:
-        """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
+    def forward(self, x: Floats | InkedBatch, out: Floats | None = None) -> Floats:
+        """x: (batch, fan_in) → z: (batch, fan_out), in ``out`` or valid until the next call."""
         self._x = x
         if isinstance(x, InkedBatch):
-            return self._inked.forward(x, self.weight, self.bias)
-        z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
+            return self._inked.forward(x, self.weight, self.bias, out)
+        if out is None:
+            out = self._z.rows(len(x), len(self.bias), self.weight.dtype)
+        z = np.matmul(x, self.weight, out=out)
         z += self.bias
         return z
 
@@ -52,9 +54,11 @@ class Linear:
         np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
-    def input_gradient(self, delta: Floats) -> Floats:
+    def input_gradient(self, delta: Floats, out: Floats | None = None) -> Floats:
         """∂L/∂x, (batch, fan_in), from the same delta; the first layer has no use for it."""
-        return np.matmul(delta, self.weight.T, out=self._dx.rows(len(delta), len(self.weight), delta.dtype))
+        if out is None:
+            out = self._dx.rows(len(delta), len(self.weight), delta.dtype)
+        return np.matmul(delta, self.weight.T, out=out)
 
 
 class Softmax:

@@ -66,13 +66,22 @@ class Network:
 
     def forward(self, x: Floats | InkedBatch) -> Floats:
         """x: (batch, sizes[0]) → logits: (batch, sizes[-1]), valid until the next call and free to be overwritten."""
-        for linear, activation in zip(self.linears, self.activations, strict=False):
-            x = activation.forward(linear.forward(x))
-        return self.linears[-1].forward(x)
+        return self.forward_rest(self.linears[0].forward(x))
+
+    def forward_rest(self, z: Floats) -> Floats:
+        """From z, (batch, sizes[1]), of the first layer, which is overwritten, to the logits."""
+        for activation, linear in zip(self.activations, self.linears[1:], strict=True):
+            z = linear.forward(activation.forward(z))
+        return z
 
     def backward(self, delta: Floats) -> None:
         """Fill ``grad`` from delta = ∂L/∂logits of the last forward's batch."""
-        self.linears[-1].backward(delta)
+        self.linears[0].backward(self.backward_rest(delta))
+
+    def backward_rest(self, delta: Floats, out: Floats | None = None) -> Floats:
+        """Fill ``grad`` but for the first layer's part; returns its ∂L/∂z, (batch, sizes[1]), in ``out`` if given."""
         for i in reversed(range(len(self.activations))):
-            delta = self.activations[i].backward(self.linears[i + 1].input_gradient(delta))
-            self.linears[i].backward(delta)
+            linear = self.linears[i + 1]
+            linear.backward(delta)
+            delta = self.activations[i].backward(linear.input_gradient(delta, None if i else out))
+        return delta

@@ -55,7 +55,7 @@ class SGD:
         u *= self._mo
         u += grad
         if self._decay:
-            u += np.multiply(theta, self._decay, out=self._scratch[part])
+            u += np.multiply(theta, self._decay, out=self._scratch[: len(grad)])
         theta -= u
 
 
@@ -77,7 +77,7 @@ class Nesterov:
         pass
 
     def update(self, part: slice, grad: Floats) -> None:
-        theta, u, scratch = self._theta[part], self._u[part], self._scratch[part]
+        theta, u, scratch = self._theta[part], self._u[part], self._scratch[: len(grad)]
         step = grad  # becomes lr·(g + mo·v)
         if self._decay:
             step += np.multiply(theta, self._decay, out=scratch)
@@ -123,7 +123,7 @@ class Adam:
 
     def update(self, part: slice, grad: Floats) -> None:
         theta, g, m, s = self._theta[part], grad, self._m[part], self._s[part]
-        scratch, t = self._scratch[part], float(self._t[0])
+        scratch, t = self._scratch[: len(grad)], float(self._t[0])
         if self._decoupled:
             theta *= 1 - self._lr * self._wd
         elif self._wd:

@@ -1,4 +1,4 @@
-"""Processes that train one network together, each on a share of every batch and then of the parameters.
+"""Processes that train one network together, each with a share of its units, of every batch and of its parameters.
 
 Threads would meet at the interpreter's lock after every NumPy call, some 30 µs each time; a BLAS's own threads wait for
 one another by spinning, so that a product of a millisecond takes ten as soon as another process takes one of the cores.

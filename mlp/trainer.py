@@ -4,16 +4,16 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, final
+from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp.activations import ACTIVATIONS
+from mlp.activations import ACTIVATIONS, Floats
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, InkedBatches, Split
 from mlp.epochs import Epoch, Window, windows
-from mlp.ink import InkedBatch
+from mlp.layers import Linear
 from mlp.losses import LOSSES, Labels
 from mlp.network import Network, count_parameters
 from mlp.optim import OPTIMIZERS, Optimizer
@@ -23,6 +23,7 @@ from sweeps.runs.errors import Diverged
 _EVALUATION_ROWS = 1000  # a block's activations stay within a few MB
 _SHARED_ROWS = 50  # of a batch for each process, below which gradients cost more to add up than is gained
 _SHARED_WORK = 1_000_000  # multiply-adds of a step for each process, below which it does not pay to wait for the others
+_PIECE = 32_768  # parameters that are updated at a time
 _INITIALIZATION = 0  # epochs count from 1, so 0 is free to seed the weights
 
 
@@ -65,13 +66,19 @@ class Trainer:
         self._full_train = config.eval_train == "full"
         train = dataset.train
         self._batches = (InkedBatches if train.ink else Batches)(train, self._batch_size, self._dtype)
+        self._labels: Labels = np.empty(0, np.intp)
         self._evaluations: dict[int, Batches] = {}
+
+        # Members have units of the first layer to themselves, and rows of a batch in the others.
+        self._features, self._units = dataset.features, [share(sizes[1], team.size, k) for k in range(team.size)]
+        self._first = [self._layer(theta, grad, units) for grad, units in zip(self._grads, self._units, strict=True)]
+        self._z, self._delta = (team.zeros((self._batch_size, sizes[1]), self._dtype) for _ in range(2))
 
         # What a member is told, and what it answers.
         self._index = team.zeros(self._batch_size, np.intp)
         self._count = team.zeros(1, np.intp)
         self._sums = team.zeros((team.size, 2), np.float64)
-        team.begin(self._differentiate, self._update, self._evaluate)
+        team.begin(self._enter, self._differentiate, self._update, self._evaluate)
 
     def close(self) -> None:
         """End the other processes."""
@@ -127,7 +134,7 @@ class Trainer:
         """
         total, correct = 0.0, 0
         batches: list[tuple[float, int, int]] = []
-        with self._inked_order():
+        with self._training_layout():
             for start in range(0, len(index), self._batch_size):
                 rows = index[start : start + self._batch_size]
                 loss, right = self._step(rows)
@@ -140,49 +147,80 @@ class Trainer:
         self.windows = windows(batches)
         return total, correct
 
+    def _block(self, vector: Floats, units: slice) -> Floats:
+        """The part of a vector of parameters that has these units' weights and, in its last row, biases."""
+        rows = self._features + 1
+        return vector[rows * units.start : rows * units.stop].reshape(rows, -1)
+
+    def _layer(self, theta: Floats, grad: Floats, units: slice) -> Linear:
+        weights, grads = self._block(theta, units), self._block(grad, units)
+        return Linear(weights[:-1], weights[-1], grads[:-1], grads[-1])
+
     @contextmanager
-    def _inked_order(self) -> Iterator[None]:
-        """Meanwhile the first layer's weights, and what the optimizer keeps of them, are in the order of the ink."""
-        ink, theta, weight = self._dataset.train.ink, self.network.theta, self.network.linears[0].weight
-        if ink is None:
+    def _training_layout(self) -> Iterator[None]:
+        """Meanwhile the first layer has its features in the order of the ink, and each member's units in one piece.
+
+        So has what the optimizer keeps of them. A piece stays in its core's cache.
+        """
+        ink, theta, units = self._dataset.train.ink, self.network.theta, self._units
+        if ink is None and len(units) == 1:
             yield
             return
+        order = np.arange(self._features) if ink is None else ink.order
+        rows = np.append(order, self._features)  # and the biases
         vectors = [theta, *(array for array in self.optimizer.state.values() if array.shape == theta.shape)]
-        tables = [vector[: weight.size].reshape(weight.shape) for vector in vectors]
-        for table in tables:
-            table[:] = table[ink.order]
+        tables = [self._block(vector, slice(0, units[-1].stop)) for vector in vectors]
+        for table, vector in zip(tables, vectors, strict=True):
+            ordered = table[rows]
+            for part in units:
+                self._block(vector, part)[:] = ordered[:, part]
         try:
             yield
         finally:
-            for table in tables:
-                table[:] = table[ink.place]
+            for table, vector in zip(tables, vectors, strict=True):
+                table[rows] = np.hstack([self._block(vector, part) for part in units])
 
     def _step(self, index: NDArray[np.intp]) -> tuple[float, int]:
         """One update; summed loss and how many were right, before it."""
         self._index[: len(index)] = index
         self._count[0] = len(index)
+        self._team.run(self._enter)
         self._team.run(self._differentiate)
         self.optimizer.advance()
         self._team.run(self._update)
         loss, correct = self._sums.sum(axis=0).tolist()
         return loss, int(correct)
 
+    def _enter(self, member: int) -> None:
+        """The batch through the member's units of the first layer.
+
+        Each gathers all of the batch: to share that takes as long, by what one core has to fetch from the other.
+        """
+        x, self._labels = self._batches.take(self._index[: self._count[0]])
+        self._first[member].forward(x, self._z[: len(self._labels), self._units[member]])
+
     def _differentiate(self, member: int) -> None:
-        """The gradient for the member's rows of the batch, in its own row of ``_grads``."""
-        count = int(self._count[0])
-        network = self._networks[member]
-        x, labels = self._batches.take(self._index[share(count, self.members, member)])
-        self._sums[member] = self._measure(network, x, labels)
-        network.backward(self._loss.backward(self.optimizer.gradient_scale / count))
+        """The member's rows of the batch through the other layers and back; gradients go to its row of ``_grads``."""
+        count, network = len(self._labels), self._networks[member]
+        rows = share(count, self.members, member)
+        self._sums[member] = self._measure(network.forward_rest(self._z[rows]), self._labels[rows])
+        network.backward_rest(self._loss.backward(self.optimizer.gradient_scale / count), self._delta[rows])
 
     def _update(self, member: int) -> None:
-        """The member's part of the parameters, by the sum of all gradients."""
-        part = share(self._grads.shape[1], self.members, member)
-        grad = self._grads[member, part]  # its own, which is in its core's cache
-        for other in range(self.members):
-            if other != member:
-                grad += self._grads[other, part]
-        self.optimizer.update(part, grad)
+        """The parameters of the member's units, and its part of the others by the sum of all gradients."""
+        units, rows = self._units[member], self._features + 1
+        self._first[member].backward(self._delta[: len(self._labels), units])
+        for part in _pieces(rows * units.start, rows * units.stop):
+            self.optimizer.update(part, self._grads[member, part])
+
+        start = rows * self._units[-1].stop
+        rest = share(self._grads.shape[1] - start, self.members, member)
+        for part in _pieces(start + rest.start, start + rest.stop):
+            grad = self._grads[member, part]  # its own, which is in its core's cache
+            for other in range(self.members):
+                if other != member:
+                    grad += self._grads[other, part]
+            self.optimizer.update(part, grad)
 
     def _evaluate(self, member: int) -> None:
         """The member's part of a split."""
@@ -199,22 +237,21 @@ class Trainer:
         for start in range(rows.start, rows.stop, block):
             part = slice(start, min(start + block, rows.stop))
             x, labels = batches.take(np.arange(part.start, part.stop))
-            block_loss, block_correct = self._measure(self.network, x, labels, None if hits is None else hits[part])
+            logits = self.network.forward(x)
+            block_loss, block_correct = self._measure(logits, labels, None if hits is None else hits[part])
             loss += block_loss
             correct += block_correct
         return loss, correct
 
-    def _measure(
-        self,
-        network: Network,
-        x: NDArray[Any] | InkedBatch,
-        labels: Labels,
-        hits: NDArray[np.bool_] | None = None,
-    ) -> tuple[float, int]:
+    def _measure(self, logits: Floats, labels: Labels, hits: NDArray[np.bool_] | None = None) -> tuple[float, int]:
         """Summed loss, and how many are right; ``hits`` (batch,) is filled with which."""
-        logits = network.forward(x)
         right = np.equal(logits.argmax(axis=1), labels, out=hits)  # first, for the loss overwrites the logits
         return self._loss.forward(logits, labels), int(np.count_nonzero(right))
+
+
+def _pieces(start: int, stop: int) -> Iterator[slice]:
+    """Of a range of parameters, small enough for all that an update needs of one to stay in a core's cache."""
+    return (slice(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE))
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:
