@@ -77,7 +77,8 @@ def test_a_study_from_its_file_to_verdicts(run, tmp_path):
         claim["name"]: claim for claim in json.loads((tmp_path / "outputs" / "claims.json").read_text())["claims"]
     }
     assert {name: claim["verdict"] for name, claim in claims.items()} == {
-        "more-is-better": "holds", "one-is-enough": "contradicted", "on-its-bound": "undecided", "near-its-bound": "undecided",
+        "more-is-better": "holds", "one-is-enough": "contradicted",
+        "on-its-bound": "undecided", "near-its-bound": "undecided",
     }  # fmt: skip
     assert (claims["more-is-better"]["n"], claims["near-its-bound"]["n"]) == (3, 5)
     # Only what is open was trained for the second look: doses 0 and 1.
