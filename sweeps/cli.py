@@ -227,6 +227,7 @@ def _heatmap(args: argparse.Namespace) -> int:
 def _claims(args: argparse.Namespace) -> int:
     from sweeps.judge import text
     from sweeps.judge.hypotheses import evaluate
+    from sweeps.show import draw, forest
 
     study = choose_study(args)
     names = _chosen(args.only, list(study.hypotheses))
@@ -237,7 +238,10 @@ def _claims(args: argparse.Namespace) -> int:
         return 0
     write_atomic(args.out / "claims.md", markdown.encode())
     write_atomic(args.out / "claims.json", text.to_json(study, findings).encode())
-    return written([args.out / "claims.md", args.out / "claims.json"])
+    paths = [args.out / "claims.md", args.out / "claims.json"]
+    if findings:
+        paths += draw.save(forest.forest(findings), figure_stem(args.out, "forest"))
+    return written(paths)
 
 
 def _report(args: argparse.Namespace) -> int:

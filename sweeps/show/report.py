@@ -34,6 +34,7 @@ from sweeps.search.record import Search, Trial, read_all
 from sweeps.show import explore, searches, style
 from sweeps.show.draw import kind_of, render, varying
 from sweeps.show.figures import figure
+from sweeps.show.forest import forest
 from sweeps.show.payload import MOST_CURVES, MOST_RUNS, MOST_SINGLES, payload
 from sweeps.show.render import Cell, Table
 from sweeps.show.tables import table
@@ -151,7 +152,11 @@ def _findings(study: Study, findings: Sequence[Finding]) -> str:
         return "<p>The study has none.</p>"
     head = _head(["Hypothesis", "Verdict"], ["Effect", f"{100 * CONFIDENCE:g} % interval", "n"])
     table = f'<table class="sortable hypotheses">{head}<tbody>{"".join(body)}</tbody></table>'
-    return f'<p class="note">{escape(method(study))}</p>{_scroll("Hypotheses", table)}{_untested(study)}'
+    plot = _image(forest(findings), "Forest plot: every comparison with its interval, seeds and margin")
+    return (
+        f'<p class="note">{escape(method(study))}</p>{_scroll("Hypotheses", table)}{_untested(study)}'
+        f"<details><summary>Forest plot</summary><figure>{plot}</figure></details>"
+    )
 
 
 def _untested(study: Study) -> str:
