@@ -72,7 +72,7 @@ def page(collection: Collection, study: Study | None = None) -> str:
         "style": css,
         "script": script,
         "summary": _summary(collection, study, findings),
-        "study_links": _STUDY_LINKS if study else "",
+        "study_links": _study_links(study) if study else "",
         "study": _study(study, collection, findings) if study else "",
         "searches": _searches(found),
         "searches_link": '<a href="#searches">Searches</a>' if found else "",
@@ -112,19 +112,25 @@ def _policy(css: str, script: str) -> str:
 # -- sections --------------------------------------------------------------------------------------------------------
 
 
-_STUDY_LINKS = '<a href="#hypotheses">Hypotheses</a> <a href="#tables">Tables</a> <a href="#figures">Figures</a>'
-
-
 def _study(study: Study, collection: Collection, findings: Sequence[Finding]) -> str:
     """A study's own part: where it comes from, its hypotheses, tables and figures."""
     source = f'<p class="note">{escape(study.source)}</p>\n' if study.source else ""
     tables = "".join(_table(table(study, spec, collection)) for spec in study.tables.values())
-    return (
-        f'<section id="hypotheses"><h2>Hypotheses</h2>\n{source}{_findings(study, findings)}</section>\n'
-        '<section id="tables"><h2>Tables</h2>\n'
-        f'<p class="note">A column\'s heading sorts by it.</p>{tables}</section>\n'
-        f'<section id="figures"><h2>Figures</h2>{_figures(study, collection)}</section>'
+    sections = {
+        "Hypotheses": source + _findings(study, findings),
+        "Tables": f'<p class="note">A column\'s heading sorts by it.</p>{tables}' if tables else "",
+        "Figures": _figures(study, collection) if study.figures else "",
+    }
+    return "\n".join(
+        f'<section id="{name.lower()}"><h2>{name}</h2>\n{content}</section>'
+        for name, content in sections.items()
+        if content
     )
+
+
+def _study_links(study: Study) -> str:
+    there = {"Hypotheses": True, "Tables": bool(study.tables), "Figures": bool(study.figures)}
+    return " ".join(f'<a href="#{name.lower()}">{name}</a>' for name, is_there in there.items() if is_there)
 
 
 def _findings(study: Study, findings: Sequence[Finding]) -> str:
@@ -177,7 +183,8 @@ def _summary(collection: Collection, study: Study | None, findings: Sequence[Fin
     facts["Epochs trained"] = f"{len(collection.epochs):,}"
     if findings:
         verdicts = Counter(finding.verdict for finding in findings)
-        facts["Hypotheses"] = ", ".join(f"{count} {verdict}" for verdict in Verdict if (count := verdicts[verdict]))
+        words = {Verdict.HOLDS: "hold"}
+        facts["Hypotheses"] = ", ".join(f"{verdicts[v]} {words.get(v, v)}" for v in Verdict if verdicts[v])
     metric, maximize = summary.judged(collection)
     if metric is not None:
         kind = kind_of(metric, collection, study)
