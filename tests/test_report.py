@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from synthetic import history, make_report, make_run
 
 import sweeps
-from sweeps.judge import claims
+from sweeps.judge.hypotheses import evaluate
 from sweeps.runs.errors import InputError
 from sweeps.show import payload, report
-from sweeps.show.figures import FIGURES
-from sweeps.show.tables import TABLES
+from sweeps.study import file
+
+STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -142,7 +144,7 @@ def collection(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(collection, tmp_path_factory):
-    return report.write(collection, tmp_path_factory.mktemp("written"))
+    return report.write(collection, tmp_path_factory.mktemp("written"), STUDY)
 
 
 @pytest.fixture
@@ -159,18 +161,28 @@ def opened(browser, page):
 
 def test_it_is_one_file_that_the_same_data_make_again(collection, page, tmp_path):
     assert list(page.parent.iterdir()) == [page]
-    assert report.write(collection, tmp_path).read_bytes() == page.read_bytes()
+    assert report.write(collection, tmp_path, STUDY).read_bytes() == page.read_bytes()
 
 
-def test_it_has_every_claim_table_and_figure(collection, page):
+def test_it_has_every_hypothesis_table_and_figure_of_the_study(collection, page):
     text = page.read_text()
-    assert text.count("<figure>") == text.count('src="data:image/svg+xml;base64,') == len(FIGURES) == 8
-    for claim in claims.evaluate(collection):
-        assert f"<summary>{html.escape(claim.text)}</summary>" in text
-        assert html.escape(claim.detail) in text
-    for table in TABLES.values():
-        assert f"<caption>{html.escape(table(collection).title)}</caption>" in text
-    assert "python -m sweeps report" in text
+    assert f"<h1>{STUDY.title}</h1>" in text
+    assert text.count("<figure>") == text.count('src="data:image/svg+xml;base64,') == len(STUDY.figures) == 8
+    for finding in evaluate(STUDY, collection):
+        assert f"<summary>{html.escape(finding.text)}</summary>" in text
+        assert html.escape(finding.detail) in text
+    for spec in [*STUDY.tables.values(), *STUDY.figures.values()]:
+        assert html.escape(spec.title if spec.name in STUDY.tables else spec.caption) in text
+    assert "python -m sweeps report study=report" in text
+
+
+def test_without_a_study_there_is_nothing_of_the_course_report(collection):
+    text = report.page(collection)
+    assert "<figure>" not in text
+    assert [section for section in ("hypotheses", "tables", "figures") if f'id="{section}"' in text] == []
+    for word in (STUDY.title, "Table 1", "Hinge", "ReLU", "study=", "course"):
+        assert word not in text, word
+    assert "Best valid accuracy" in text  # of networks, whose metrics are known
 
 
 def test_no_run_at_all_is_an_input_error(collection, tmp_path):

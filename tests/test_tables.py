@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 
-import pandas as pd
 import pytest
 from conftest import ROOT
 from synthetic import history, make_other, make_report, make_run
@@ -22,8 +21,8 @@ from sweeps.study import file
 STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
 
 
-def table(name, collection, steps=None):
-    return tables.table(STUDY, STUDY.tables[name], collection, steps)
+def table(name, collection):
+    return tables.table(STUDY, STUDY.tables[name], collection)
 
 
 @pytest.fixture(scope="module")
@@ -75,18 +74,21 @@ def test_every_table_shows_the_mean_of_the_runs_that_its_file_names(report):
 
 
 def test_an_extreme_is_of_any_epoch_or_step_that_the_reference_has_too(tmp_path):
-    losses, level = [0.5, 0.2, 0.9, 0.1], history(4)
-    make_run(tmp_path, rows=[row._replace(test_loss=loss) for row, loss in zip(level, losses, strict=True)], target=4)
+    losses = [0.5, 0.2, 0.9, 0.1]
+    rows = [row._replace(test_loss=loss) for row, loss in zip(history(4), losses, strict=True)]
+    run = make_run(tmp_path, rows=rows, target=4)
+    run.append_steps(
+        (epoch, step, f"window_{metric}", value)
+        for metric, values in (("train_loss", (0.7, 0.3, 0.4)), ("train_acc", (91.0, 99.5, 90.0)))
+        for (epoch, step), value in zip(((1, 1), (1, 2), (4, 1)), values, strict=True)
+    )
     found = sweeps.load(tmp_path)
-    steps = pd.DataFrame({"run": found.runs["run"].iloc[0], "epoch": [1, 1, 4], "step": [1, 2, 1]})
-    steps["window_train_loss"], steps["window_train_acc"] = [0.7, 0.3, 0.4], [91.0, 99.5, 90.0]
-    cells = _cells(table("table1", found, steps))
-    assert float(cells["Train Loss extreme", "ReLU 1L"]["mean"]) == 0.3
-    assert float(cells["Train Acc (%) extreme", "ReLU 1L"]["mean"]) == 99.5
-    assert float(cells["Test Loss extreme", "ReLU 1L"]["mean"]) == 0.1
-    found = sweeps.load(tmp_path)
-    last = file.Metric("test_loss", "", "", epochs=3)
-    assert tables._extremes(last, found, None).tolist() == [0.2]
+    cells = _cells(table("table1", found))
+    assert cells["Train Loss extreme", "ReLU 1L"]["mean"] == "0.3"
+    assert cells["Train Acc (%) extreme", "ReLU 1L"]["mean"] == "99.5"
+    assert cells["Test Loss extreme", "ReLU 1L"]["mean"] == "0.1"
+    before_the_last = file.Metric("test_loss", "", "", epochs=3)
+    assert tables._extremes(before_the_last, found).tolist() == [0.2]
 
 
 def test_a_cell_is_mean_interval_and_difference_over_the_seeds(report):

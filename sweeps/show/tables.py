@@ -11,6 +11,7 @@ averaged with one another. What is missing, unfinished or diverged is marked in 
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -36,16 +37,8 @@ _OF_A_RUN = {
 _EXTREME = "\x1fextreme"  # a column of no other name
 
 
-def table(study: Study, spec: TableSpec, collection: Collection, steps: pd.DataFrame | None = None) -> Table:
-    """One of the study's tables: metrics as rows, cells as columns.
-
-    Args:
-        steps: what runs logged within epochs, with columns run, epoch, step and the metrics, for the extremes of those
-            metrics that the study takes from steps; without them these rows are empty.
-
-    Raises:
-        InputError: a metric is not a column of numbers.
-    """
+def table(study: Study, spec: TableSpec, collection: Collection) -> Table:
+    """One of the study's tables: metrics as rows, cells as columns. Extremes that were not recorded have no row."""
     cells: list[Settings] = [*spec.cells, *_beyond(study, spec, collection)]
     labels = [study.label(cell) for cell in cells]
     samples = [select(study, collection.runs, cell) for cell in cells]
@@ -60,7 +53,7 @@ def table(study: Study, spec: TableSpec, collection: Collection, steps: pd.DataF
         for of, column in _columns(spec, metric, collection):
             found = samples
             if column == _EXTREME:
-                extremes = _extremes(metric, collection, steps)
+                extremes = _extremes(metric, replace(collection, runs=every))
                 found = [sample.assign(**{_EXTREME: sample["run"].map(extremes)}) for sample in samples]
             shown = tuple(
                 _cell(sample, column, horizon, metric.digits, number, name)
@@ -97,10 +90,10 @@ def _columns(spec: TableSpec, metric: Metric, collection: Collection) -> list[tu
     return [columns[place] for place in spec.at]
 
 
-def _extremes(metric: Metric, collection: Collection, steps: pd.DataFrame | None) -> "pd.Series[float]":
+def _extremes(metric: Metric, collection: Collection) -> "pd.Series[float]":
     """Run → the metric's extreme over its steps or epochs; no runs where that is not recorded."""
-    rows, name = (collection.epochs, metric.name) if metric.steps is None else (steps, metric.steps)
-    if rows is None or name not in rows:
+    rows, name = (collection.epochs, metric.name) if metric.steps is None else (collection.steps(), metric.steps)
+    if name not in rows:
         return pd.Series(dtype=float)
     if metric.epochs is not None:
         rows = rows[rows["epoch"] <= metric.epochs]
