@@ -3,6 +3,7 @@
     python scripts/bench.py training   a training step against the machine's matrix multiply and other libraries
     python scripts/bench.py accuracy   seconds of training to 97 % and 98 % on the test set, by ours and the others
     python scripts/bench.py overhead   a job of nearly no work: our launcher against Hydra's basic one
+    python scripts/bench.py sweeps     experiment=report, shortened: ours, Hydra's joblib launcher, scikit-learn
     python scripts/bench.py workers    experiment=report, shortened, on two workers against one
     python scripts/bench.py scale      planning, launching, collecting and drawing 10 to 10,000 runs
 
@@ -26,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from machine import machine
-from peers import BATCH, PEERS, SHORT, initial_weights, serve
+from peers import BATCH, PEERS, SHORT, SKLEARN, fit_sklearn, initial_weights, save_mnist, serve
 
 from sweeps.runs import command
 from sweeps.runs.provenance import cores
@@ -41,8 +43,9 @@ GOALS = (97, 98)  # percent of the test set
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for measure in (training, accuracy, overhead, workers, scale):
-        sub = commands.add_parser(measure.__name__, help=(measure.__doc__ or "").splitlines()[0])
+    for measure in (training, accuracy, overhead, sweeps, workers, scale):
+        summary = (measure.__doc__ or "").splitlines()[0].replace("%", "%%")  # which argparse would fill in
+        sub = commands.add_parser(measure.__name__, help=summary)
         sub.set_defaults(measure=measure)
         if measure is scale:
             sub.add_argument("--sizes", type=_integers, default=[10, 100, 1000, 10_000])
@@ -55,6 +58,8 @@ def main() -> None:
         if measure is training:
             sub.add_argument("--steps", type=int, default=300, help="in each lap (300, an epoch)")
             sub.add_argument("--out", type=Path, metavar="DIR", help="also write performance.json and performance.svg")
+        if measure is sweeps:
+            sub.add_argument("--epochs", type=int, default=3, help="of each run (3)")
         if measure is overhead:
             sub.add_argument("--jobs", type=int, default=200)
             sub.add_argument("--many", type=int, default=2000, help="jobs of the second measurement of ours (0: none)")
@@ -265,6 +270,69 @@ def overhead(rounds: int, jobs: int, many: int) -> None:
     print(f"ratio  {ratio:.3f}")
     if many:
         print(f"pool   {many:>5} jobs: {_sweep(f'seed=range(0,{many})') / many * 1e3:6.1f} ms a job")
+
+
+def sweeps(rounds: int, epochs: int) -> None:
+    """experiment=report with a few epochs a run, on two workers: ours against what else one might take.
+
+    That is Hydra's joblib launcher over a plain NumPy script (plain_mlp.py), and, for the points that it can express,
+    scikit-learn's MLPClassifier under joblib. All look at the test set after each epoch.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _run("experiment=report", "epochs=1", f"out={folder}/first")  # says which points, and fills the cache
+        points = [_point(path) for path in sorted(folder.glob("first/runs/*/config.yaml"))]
+        expressed = [point for point in points if point["activ"] in SKLEARN and point["loss"] == "ce"]
+        save_mnist(folder / "mnist.npz")
+        for chosen, other in ((points, _by_joblib_launcher), (expressed, _by_sklearn)):
+            seconds: dict[Callable[..., None], list[float]] = {_by_us: [], other: []}
+            for lap in range(rounds):
+                for way, laps in seconds.items():
+                    start = time.perf_counter()
+                    way(chosen, epochs, folder / f"{way.__name__}-{len(chosen)}-{lap}")
+                    laps.append(time.perf_counter() - start)
+            print(f"{len(chosen)} points, {epochs} epochs each")
+            for way, laps in seconds.items():
+                ratio = statistics.median(theirs / ours for ours, theirs in zip(seconds[_by_us], laps, strict=True))
+                rate = 60 * len(chosen) / statistics.median(laps)
+                print(
+                    f"  {way.__doc__:<50}{statistics.median(laps):>8.1f} s{rate:>8.1f} a minute{ratio:>7.2f} × ours",
+                    flush=True,
+                )
+
+
+def _point(config: Path) -> dict[str, Any]:
+    """What a run was decided by, as far as the report varies it."""
+    record = yaml.safe_load(config.read_text(encoding="utf-8"))
+    hidden, names = record["model"]["hidden"], {key: record[key]["name"] for key in ("activ", "loss")}
+    return {"hidden": hidden, **names, **{key: record["optim"][key] for key in ("lr", "wd", "mo")}}
+
+
+def _by_us(points: list[dict[str, Any]], epochs: int, folder: Path) -> None:
+    """ours"""
+    import mlp
+    from sweeps import sweep
+
+    grids = [{("model.hidden" if key == "hidden" else key): [value] for key, value in p.items()} for p in points]
+    sweep(mlp.program, *grids, out=folder, epochs=epochs, workers=2, quiet=True)
+
+
+def _by_joblib_launcher(points: list[dict[str, Any]], epochs: int, folder: Path) -> None:
+    """Hydra's joblib launcher, plain NumPy"""
+    folder.mkdir()
+    (folder / "points.json").write_text(json.dumps(points), encoding="utf-8")
+    words = [f"data={folder.parent}/mnist.npz", f"points={folder}/points.json", f"epochs={epochs}"]
+    words += [f"point=range(0,{len(points)})", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    script = Path(__file__).with_name("plain_mlp.py")
+    command = [sys.executable, str(script), "--multirun", *words, f"hydra.sweep.dir={folder}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def _by_sklearn(points: list[dict[str, Any]], epochs: int, folder: Path) -> None:
+    """scikit-learn under joblib"""
+    import joblib
+
+    joblib.Parallel(n_jobs=2)(joblib.delayed(fit_sklearn)(point, epochs) for point in points)
 
 
 def workers(rounds: int) -> None:

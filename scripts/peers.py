@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -207,6 +208,10 @@ _PLAIN: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
+SKLEARN = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
+"""Ours → scikit-learn's name."""
+
+
 class Sklearn:
     """scikit-learn's ``MLPClassifier.partial_fit``, which makes one pass over the rows it is given."""
 
@@ -219,12 +224,11 @@ class Sklearn:
     def build(self, weights: Weights, activ: str, lr: float = LR, wd: float = WD) -> None:
         from sklearn.neural_network import MLPClassifier
 
-        names = {"relu": "relu", "sigmoid": "logistic", "tanh": "tanh"}
-        if activ not in names:
+        if activ not in SKLEARN:
             raise NotImplementedError(activ)
         self._net = MLPClassifier(
             tuple(len(b) for b in weights[1:-1:2]),
-            activation=names[activ],
+            activation=SKLEARN[activ],
             solver="sgd",
             alpha=wd * BATCH,  # its penalty is divided by the batch size, and spares the biases
             batch_size=BATCH,
@@ -370,6 +374,36 @@ class Jax:
 
     def describe(self) -> str:
         return f"JAX {self._jax.__version__}, XLA's own kernels"
+
+
+def fit_sklearn(point: dict[str, Any], epochs: int) -> float:
+    """A point of ``bench.py sweeps`` by scikit-learn, in a worker of joblib's; accuracy on the test set, in percent."""
+    from sklearn.neural_network import MLPClassifier
+
+    (x, y), (x_test, y_test) = _mnist(), _mnist("test")
+    net = MLPClassifier(
+        point["hidden"],
+        activation=SKLEARN[point["activ"]],
+        solver="sgd",
+        alpha=point["wd"] * BATCH,  # as above
+        batch_size=BATCH,
+        learning_rate_init=point["lr"],
+        momentum=point["mo"],
+        nesterovs_momentum=False,
+    )
+    for _ in range(epochs):
+        net.partial_fit(x, y, classes=np.arange(10))
+        score = net.score(x_test, y_test)
+    return 100 * score
+
+
+def save_mnist(path: Path) -> None:
+    """As the files that a plain script reads: pixels are bytes."""
+    from mlp.data import load
+
+    data = load("mnist", {"holdout": 0, "holdout_seed": 0})
+    arrays = {f"{axis}_{part}": getattr(getattr(data, part), axis) for axis in "xy" for part in ("train", "test")}
+    np.savez(path, **arrays)
 
 
 PEERS: dict[str, Callable[[int], Peer]] = {
