@@ -75,14 +75,22 @@ class Outcome:
 
     def lines(self, done: str) -> Iterator[str]:
         """``pruned 12 runs: 24 files, 3.4 MB``, and a line for each reason for which others are as they were."""
-        yield f"{done} {_runs(self.runs)}: {self.files} files, {self.bytes / 1e6:.1f} MB"
+        yield f"{done} {_count(len(self.runs), 'run')}: {_count(self.files, 'file')}, {_size(self.bytes)}"
         for reason, names in self.kept.items():
             some = ", ".join(map(printable, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
-            yield f"kept {_runs(names)} {reason}: {some}"
+            yield f"kept {_count(len(names), 'run')} {reason}: {some}"
 
 
-def _runs(names: Sequence[str]) -> str:
-    return f"{len(names)} run{'s' * (len(names) != 1)}"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
 
 
 class _Kept(Exception):

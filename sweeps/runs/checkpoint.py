@@ -79,7 +79,7 @@ def refuse_pruned(run: RunDir) -> None:
         raise Pruned(
             "run",
             run.path.name,
-            "was pruned: its checkpoint is gone; to have it again, remove the run (python -m sweeps rm) and train it",
+            f"was pruned: its checkpoint is gone; python -m sweeps rm {run.path.name}, and training it bring it back",
         )
 
 
