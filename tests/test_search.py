@@ -109,6 +109,7 @@ def test_the_command_line_wins_over_yaml_and_seeds_can_be_counted():
         (["lr=range(1,1)"], {}, "empty range"),
         (["lr=range(0,1,0)"], {}, "steps other than 0"),
         (["lr=range(0,inf)"], {}, "from a number to another"),
+        (["lr=range(0,100000000000000000000)"], {}, "has 1e+20 values"),
         (["lr=interval(1,1)"], {}, "one value alone"),
         (["lr=0.1,1", "seed=range(0,100000000)"], {}, "has 100,000,000 values; must have at most 1,000"),
         (["lr=0.1,1", "seed=interval(0,1)"], {}, "seed=interval(0,1): must be values"),

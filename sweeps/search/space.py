@@ -80,7 +80,10 @@ class Span:
     @property
     def count(self) -> int | None:
         """Values; None if it is continuous."""
-        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+        if self.step is None:
+            return None
+        width = self.high - self.low
+        return int(width) // int(self.step) + 1 if self.whole else round(width / self.step) + 1
 
     def values(self) -> Sequence[Value]:
         """All of them.
@@ -248,6 +251,8 @@ def _ends(override: Override, sweep: RangeSweep) -> tuple[int, float, float]:
         raise InputError(key, text, "must go from a number to another, in steps other than 0") from None
     if count < 1:
         raise InputError(key, text, "is an empty range")
+    if count >= 2**63:
+        raise InputError(key, text, f"has {float(count):.0e} values, which is too many to draw from")
     last = start + (count - 1) * step
     whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
     ends = [int(end) if whole else float(end) for end in (start, last)]
