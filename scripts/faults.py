@@ -121,7 +121,7 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
     shutil.rmtree(out)
     before = _open_things()
     child = subprocess.Popen(["sleep", "3600"])
-    kills, silent, seen = 0, 0.0, []
+    kills, silent, seen, shared = 0, 0.0, [], set()
     try:
         while kills < tries and not seen:
             with ThreadPoolExecutor(1) as thread:
@@ -135,6 +135,7 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
                         silent, last, moved = max(silent, now - moved), written, now
                     alive = [process for process in psutil.Process().children() if is_worker(process)]
                     if alive and kills < tries and now > strike:
+                        shared |= _shared_memory([psutil.Process(), *alive])
                         lab.rng.choice(alive).kill()  # one that trains, or starts, or waits
                         kills, strike = kills + 1, float("inf")
                     elif strike == float("inf") and moved == now:  # not before something was trained again
@@ -150,16 +151,25 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
         child.kill()
         child.wait()
     if (after := _open_things()) != before:
-        seen.append(f"left behind: {before} became {after}")
+        seen.append(f"descriptors, children, threads: {before} became {after}")
+    if files := [path for path in sorted(shared) if os.path.exists(path)]:
+        seen.append(f"left behind: {files}")
     print(f"  {kills} kills; at most {silent:.2f} s without an epoch of any run", flush=True)
     return [Trial(not seen, 0, "; ".join(seen)[:1500])] * kills
 
 
-def _open_things() -> tuple[int, list[int], list[str], int]:
-    """Descriptors, children, shared memory and semaphores, threads of this process."""
-    shared = sorted(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else []
-    own = [name for name in shared if name.startswith(("sem.", "psm_"))]
-    return len(os.listdir("/dev/fd")), [p.pid for p in psutil.Process().children()], own, threading.active_count()
+def _open_things() -> tuple[int, list[int], int]:
+    """Descriptors, children and threads of this process."""
+    return len(os.listdir("/dev/fd")), [p.pid for p in psutil.Process().children()], threading.active_count()
+
+
+def _shared_memory(processes: Sequence[psutil.Process]) -> set[str]:
+    """Files of their semaphores and the like; those of other programs on this machine are not to be counted."""
+    found: set[str] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):
+            found |= {entry.path for entry in process.memory_maps() if entry.path.startswith("/dev/shm/")}
+    return found
 
 
 def time_limit(lab: Lab, tries: int) -> list[Trial]:
