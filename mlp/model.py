@@ -17,7 +17,7 @@ from mlp.network import Network
 from mlp.training import parameters as parameters_of
 from sweeps.runs import checkpoint
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.errors import DamagedRun, InputError, Pruned
 from sweeps.runs.reading import brief, find, printable, read_identity
 from sweeps.runs.status import State
 
@@ -126,7 +126,7 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
         out: the results tree.
 
     Raises:
-        InputError: there is no such run, or it has no epoch behind it.
+        InputError: there is no such run, it has no epoch behind it, or its checkpoint was removed.
         DamagedRun: a file cannot be read, or is not what it should be.
     """
     if not isinstance(run, RunDir):
@@ -141,6 +141,8 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
         return Model(run, identity, parameters, epoch=epoch, state=status.state)
     except FileNotFoundError:
         raise InputError("run", name, "has no checkpoint: not one epoch is complete") from None
+    except Pruned:
+        raise
     except InputError as error:
         raise DamagedRun(f"{name}: {run.config.name}: {printable(str(error))}") from None
     except DamagedRun as damage:

@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,64 @@ def kill_worker(lab: Lab, tries: int) -> list[Trial]:
         trials += [Trial(good, lost, last.seen or output[-1500:] if not good else "")] * killed
         shutil.rmtree(out, ignore_errors=True)
     return trials
+
+
+def workers(lab: Lab, tries: int) -> list[Trial]:
+    """kill -9 of workers of a host program's own sweeps, which has other children"""
+    out = lab.fresh()
+    lab.sweep_here(out)  # undisturbed: what is imported and opened once does not count as left behind
+    shutil.rmtree(out)
+    before = _open_things()
+    child = subprocess.Popen(["sleep", "3600"])
+    kills, silent, seen, shared = 0, 0.0, [], set()
+    try:
+        while kills < tries and not seen:
+            with ThreadPoolExecutor(1) as thread:
+                swept = thread.submit(lab.sweep_here, out)
+                last, moved = rows(out), time.monotonic()
+                strike = moved + lab.rng.uniform(0, 1)
+                while not swept.done():
+                    time.sleep(0.005)
+                    now = time.monotonic()
+                    if (written := rows(out)) != last:
+                        silent, last, moved = max(silent, now - moved), written, now
+                    alive = [process for process in psutil.Process().children() if is_worker(process)]
+                    if alive and kills < tries and now > strike:
+                        shared |= _shared_memory([psutil.Process(), *alive])
+                        lab.rng.choice(alive).kill()  # one that trains, or starts, or waits
+                        kills, strike = kills + 1, float("inf")
+                    elif strike == float("inf") and moved == now:  # not before something was trained again
+                        strike = now + lab.rng.uniform(0, 0.5)
+            wrong = [str(swept.exception())] if swept.exception() else differences(out, lab.reference)
+            lost = sum(epochs_lost(run) for run in run_dirs(out))
+            left = [name for name in ("stop-*", ".seen-*") if list((out / "sweeps").rglob(name))]
+            seen = [*wrong, *left, *([f"{lost} epochs lost"] if lost else [])]
+            shutil.rmtree(out)
+        if child.poll() is not None:
+            seen.append(f"the host program's own child ended with {child.returncode}")
+    finally:
+        child.kill()
+        child.wait()
+    if (after := _open_things()) != before:
+        seen.append(f"descriptors, children, threads: {before} became {after}")
+    if files := [path for path in sorted(shared) if os.path.exists(path)]:
+        seen.append(f"left behind: {files}")
+    print(f"  {kills} kills; at most {silent:.2f} s without an epoch of any run", flush=True)
+    return [Trial(not seen, 0, "; ".join(seen)[:1500])] * kills
+
+
+def _open_things() -> tuple[int, list[int], int]:
+    """Descriptors, children and threads of this process."""
+    return len(os.listdir("/dev/fd")), [p.pid for p in psutil.Process().children()], threading.active_count()
+
+
+def _shared_memory(processes: Sequence[psutil.Process]) -> set[str]:
+    """Files of their semaphores and the like; those of other programs on this machine are not to be counted."""
+    found: set[str] = set()
+    for process in processes:
+        with contextlib.suppress(psutil.Error, OSError):
+            found |= {entry.path for entry in process.memory_maps() if entry.path.startswith("/dev/shm/")}
+    return found
 
 
 def time_limit(lab: Lab, tries: int) -> list[Trial]:
@@ -496,6 +556,7 @@ def _cut(lab: Lab) -> Trial:
 FAULTS: dict[Callable[[Lab, int], list[Trial]], tuple[int, int]] = {
     kill_run: (2, 50),
     kill_worker: (2, 50),
+    workers: (4, 200),
     kill_main: (1, 50),
     kill_both: (1, 50),
     time_limit: (2, 20),

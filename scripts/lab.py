@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+import mlp
+import sweeps
 from sweeps.runs.directory import RunDir, run_dirs
 from sweeps.runs.errors import DamagedRun
 
@@ -72,6 +74,16 @@ class Lab:
             [*before, *self.command(out, *words)], cwd=self.folder, env=self.environment | environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+
+    def sweep_here(self, out: Path) -> None:
+        """The sweep by ``sweeps.sweep``, of this process; raises if a run did not finish."""
+        os.environ |= {name: self.environment[name] for name in ("MLP_CACHE", "OPENBLAS_NUM_THREADS")}
+        data = {"data": "npz", "data.path": str(self.folder / "clouds.npz")}
+        grid = {"model.hidden": [[16]], "bsz": [10], "threads": [1], "seed": list(range(RUNS))}
+        given = {"epochs": EPOCHS, "out": out, "workers": 2, "retries": 50, "quiet": True}
+        result = sweeps.sweep(mlp.program, {**data, **grid}, **given)
+        if len(result.runs) != RUNS or set(result.runs["state"]) != {"finished"}:
+            raise RuntimeError(f"not all finished: {result.runs['state'].tolist()}")
 
     @staticmethod
     def end(process: "subprocess.Popen[str]", seconds: float = 300) -> tuple[int, str]:

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
-from faults import FAULTS, network_gone, out_of_memory
+from faults import FAULTS, network_gone, out_of_memory, workers
 from lab import Lab, Skipped, Trial, is_worker, kill_all
 from machine import machine
 
@@ -215,7 +215,7 @@ class Soak:
         long = threading.Thread(target=self._long, args=(end,))
         long.start()
         report = time.monotonic()
-        faults = [fault for fault in FAULTS if fault not in (network_gone, out_of_memory)]
+        faults = [fault for fault in FAULTS if fault not in (network_gone, out_of_memory, workers)]
         while time.monotonic() < end:
             fault = self.rng.choice(faults)
             with contextlib.suppress(Skipped):

@@ -1,4 +1,4 @@
-"""``python -m sweeps COMMAND``: collect runs, draw and tabulate them, check conclusions, and look at runs.
+"""``python -m sweeps COMMAND``: collect runs, draw and tabulate them, check conclusions, look at runs, tidy up.
 
 Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 interrupted by Ctrl-C.
 """
@@ -16,6 +16,7 @@ from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.schema import integer, number
 
 if TYPE_CHECKING:
+    from sweeps.keep import Choice
     from sweeps.read.collect import Collection
     from sweeps.study.file import Study
 
@@ -26,13 +27,8 @@ Command = Callable[[argparse.Namespace], int]
 class AddCommand(Protocol):
     """What a function of the entry points ``sweeps.commands`` is called with."""
 
-    def __call__(
-        self, name: str, run: Command, summary: str, *, filters: bool = True, study: bool = False
-    ) -> argparse.ArgumentParser:
-        """The parser of a new command, with ``--out`` and, unless ``filters`` is false, those of the runs.
-
-        With ``study``, it takes ``study=NAME`` among its words.
-        """
+    def __call__(self, name: str, run: Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
+        """The parser of a new command, with ``--out`` and, unless ``filters`` is false, those of the runs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,6 +105,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
     sub = command("diff", _diff, "two runs: where they differ, and their metrics", filters=False)
     sub.add_argument("names", nargs=2, metavar="RUN")
+    _add_keeping(command)
     sub = command("watch", _watch, "the running runs, live, until Ctrl-C", filters=False)
     sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
     sub.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between updates (1)")
@@ -123,6 +120,31 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if rest:  # filters that came after an option
         args.filters += rest
     return args
+
+
+def _add_keeping(command: AddCommand) -> None:
+    """The commands that change what is kept of runs."""
+
+    def chosen(name: str, run: Command, summary: str) -> argparse.ArgumentParser:
+        sub = command(name, run, summary, filters=False)
+        sub.set_defaults(filters=[])
+        sub.add_argument("filters", nargs="*", metavar="RUN|FILTER", help="names, or filters as for ls")
+        sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
+        sub.add_argument("--force", action="store_true", help="also runs that another sweep has, or may go on with")
+        sub.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+        return sub
+
+    sub = chosen("prune", _prune, "remove checkpoints of finished runs")
+    sub.add_argument("--keep", default="last", metavar="WHICH", help="last, none, or those of the best:N runs (last)")
+    chosen("rm", _rm, "remove runs whole")
+    for name, summary in (("tag", "give a run, or all that a filter chooses, tags"), ("untag", "take tags away")):
+        sub = command(name, _tag, summary, filters=False)
+        sub.set_defaults(change=name)
+        sub.add_argument("name", metavar="RUN|FILTER", help="id, its beginning, or a path; or a filter as for ls")
+        sub.add_argument("tags", nargs="+", metavar="TAG")
+    sub = command("note", _note, "give a run a note, or show it", filters=False)
+    sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
+    sub.add_argument("text", nargs="?", metavar="TEXT", help="empty to remove it")
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -148,9 +170,13 @@ def load(args: argparse.Namespace) -> "Collection":
     from sweeps.read import collect
 
     collection = collect.load(args.out, *args.filters, sweep=args.sweep, epochs=args.epochs)
-    for problem in collection.problems:
-        print(f"warning: {problem}", file=sys.stderr)
+    _warn(collection.problems)
     return collection
+
+
+def _warn(problems: Sequence[str]) -> None:
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
 
 
 def _collect(args: argparse.Namespace) -> int:
@@ -314,6 +340,58 @@ def _diff(args: argparse.Namespace) -> int:
     from sweeps.show import listing
 
     listing.diff(*(find(args.out, name) for name in args.names))
+    return 0
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from sweeps import keep
+
+    choice = _chosen_runs(args)
+    outcome = keep.prune(choice, args.keep, force=args.force, dry_run=args.dry_run)
+    print(*outcome.lines("would prune" if args.dry_run else "pruned"), sep="\n")
+    return int(outcome.failed or (choice.by_name and bool(outcome.kept)))
+
+
+def _rm(args: argparse.Namespace) -> int:
+    from sweeps import keep
+
+    if not args.filters and args.sweep is None:
+        raise InputError("run", "", "must be given: names, filters or --sweep")
+    choice = _chosen_runs(args)
+    outcome = keep.remove(choice, force=args.force, dry_run=args.dry_run)
+    print(*outcome.lines("would remove" if args.dry_run else "removed"), sep="\n")
+    return int(outcome.failed or (choice.by_name and bool(outcome.kept)))
+
+
+def _chosen_runs(args: argparse.Namespace) -> "Choice":
+    from sweeps import keep
+
+    choice = keep.chosen(args.out, args.filters, args.sweep)
+    _warn(choice.problems)
+    return choice
+
+
+def _tag(args: argparse.Namespace) -> int:
+    from sweeps import keep
+    from sweeps.runs import notes
+
+    words = [notes.tag(word) for word in args.tags] if args.change == "tag" else args.tags
+    choice = keep.chosen(args.out, [args.name])
+    _warn(choice.problems)
+    for chosen in choice.runs:
+        notes.edit(chosen, lambda old: old.tagged(words) if args.change == "tag" else old.untagged(words))
+    print(f"{len(choice.runs)} run{'s' * (len(choice.runs) != 1)} {args.change}ged")
+    return 0
+
+
+def _note(args: argparse.Namespace) -> int:
+    from sweeps import keep
+    from sweeps.runs import notes
+    from sweeps.runs.reading import printable
+
+    one = keep.one(args.out, args.name)
+    found = notes.read(one) if args.text is None else notes.edit(one, lambda old: notes.Notes(old.tags, args.text))
+    print(*map(printable, found.text.split("\n")), sep="\n")
     return 0
 
 

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-LAYERS = {"runs": 1, "read": 2, "study": 2, "judge": 3, "launch": 3, "search": 4, "show": 5, "cli": 6, "__main__": 7}
+LAYERS = {
+    "runs": 1,
+    "read": 2,
+    "study": 2,
+    "judge": 3,
+    "launch": 3,
+    "search": 4,
+    "keep": 5,
+    "show": 5,
+    "cli": 6,
+    "__main__": 7,
+}
 
 
 def module_name(path: Path) -> str:

@@ -379,6 +379,37 @@ def test_a_worker_told_to_end_dies_of_the_signal(started, tmp_path):
     assert future.result(LONG) == ended(job(tmp_path), State.LOST, error="worker killed by SIGTERM")
 
 
+def test_a_job_that_is_deaf_to_sigterm_does_not_hold_up_the_end_of_a_sweep(tmp_path):
+    """Ctrl-C asks, and a second one ends it, whatever the jobs make of their signals."""
+    code = (
+        "import pathlib, signal, time, sweeps\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "def deaf(cfg):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    (folder / ('deaf%d' % cfg['seed'])).touch()\n"
+        "    while True: time.sleep(60)\n"
+        "sweeps.sweep(deaf, {'seed': [0, 1]}, out=folder / 'out', workers=2)\n"
+    )
+    script = tmp_path / "deaf.py"
+    script.write_text(code)
+    with open(tmp_path / "said", "w+") as said:
+        main = subprocess.Popen(
+            [sys.executable, script], stdout=said, stderr=said, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        try:
+            wait_for(lambda: main.poll() is not None or len(list(tmp_path.glob("deaf?"))) == 2)
+            family = psutil.Process(main.pid).children(recursive=True)
+            main.send_signal(signal.SIGINT)
+            wait_for(lambda: "stopping at a checkpoint" in (tmp_path / "said").read_text())
+            main.send_signal(signal.SIGINT)
+            main.wait(LONG)
+            assert not psutil.wait_procs(family, timeout=LONG)[1]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(main.pid, signal.SIGKILL)
+
+
 def test_a_sweep_killed_as_a_whole_leaves_no_semaphore(small, tmp_path):
     before = set(os.listdir("/dev/shm"))
     words = [*small, "epochs=100000", "seed=0,1", f"out={tmp_path}/out"]

@@ -107,7 +107,11 @@ def test_the_command_line_wins_over_yaml_and_seeds_can_be_counted():
         (["lr=tag(quick,interval(0,1))"], {}, "unknown tag"),
         (["lr=interval(1,0)"], {}, "from a number to a larger"),
         (["lr=range(1,1)"], {}, "empty range"),
+        (["lr=range(0,1,0)"], {}, "steps other than 0"),
+        (["lr=range(0,inf)"], {}, "from a number to another"),
+        (["lr=range(0,100000000000000000000)"], {}, "has 1e+20 values"),
         (["lr=interval(1,1)"], {}, "one value alone"),
+        (["lr=0.1,1", "seed=range(0,100000000)"], {}, "has 100,000,000 values; must have at most 1,000"),
         (["lr=0.1,1", "seed=interval(0,1)"], {}, "seed=interval(0,1): must be values"),
         (["lr=0.1,1", "seed=1"], {"seeds": 3}, "beside seed"),
         (["lr=0.1,1"], {"seeds": 0}, "whole number ≥ 1"),
@@ -118,6 +122,18 @@ def test_the_command_line_wins_over_yaml_and_seeds_can_be_counted():
 def test_a_space_that_cannot_be_is_an_input_error(words, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         space(*words, **options)
+
+
+def test_ranges_are_counted_and_not_gone_through():
+    parsed = space(f"n=range({10**18},0,-3)", f"x=range(0,1,{2**-40})", "y=range(0.75,0,-0.25)")
+    assert parsed.axes[:2] == (Span("n", 1, 10**18, 3, False), Span("x", 0.0, 1 - 2**-40, 2**-40, False))
+    assert parsed.axes[2].values() == [0.25, 0.5, 0.75]
+    assert set(parsed.draw(np.random.default_rng(0))) == {"n", "x", "y"}
+    assert len(halving.configurations(parsed, 3, seed=0)) == 3
+    with pytest.raises(InputError, match=r"n=1 to 1e\+18: has 333,333,333,333,333,334 values; must have at most"):
+        parsed.axes[0].values()
+    with pytest.raises(InputError, match=r"lr, mo=100,000,000 points: are too many to try each"):
+        halving.configurations(space("lr=range(0,10000)", "mo=range(0,10000)"), None, seed=0)
 
 
 def test_draws_stay_within_and_follow_the_scale():

@@ -18,6 +18,7 @@ from mlp.data import Dataset, load
 from mlp.stats import LayerStats
 from mlp.trainer import Trainer
 from sweeps.read.collect import Collection
+from sweeps.runs import checkpoint
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun
 from sweeps.runs.files import read_file
@@ -59,13 +60,14 @@ def restore(run: RunDir) -> Trained:
 
     Raises:
         DamagedRun: configuration or checkpoint are missing, damaged, or of another network.
-        InputError: the data that it was trained on are not there, or have changed.
+        InputError: the data that it was trained on are not there, or have changed; the checkpoint was removed.
     """
     config = _config(run)
     dataset = load(config.data.name, config.data.options)
     trainer = Trainer(config, dataset)
     initial = trainer.network.theta.copy()
     if not run.checkpoint.exists():
+        checkpoint.refuse_pruned(run)
         raise DamagedRun(f"{run.checkpoint}: missing")
     saved = model.load(run)
     theta = model.network_of(saved.parameters, config.activ, config.dtype).theta

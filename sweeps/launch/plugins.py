@@ -28,8 +28,10 @@ from sweeps.launch.launch import Executor, JobSource, Policy, Sweep
 from sweeps.launch.manifest import Manifest
 from sweeps.launch.plan import Planner, split
 from sweeps.launch.sending import pack
-from sweeps.runs import code
+from sweeps.runs import code, notes
+from sweeps.runs.checkpoint import refuse_pruned
 from sweeps.runs.command import fail
+from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.program import Program
 from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
@@ -123,8 +125,10 @@ def reconcile(
     """What to do with finished runs that other code made: warn, refuse, ignore or retrain.
 
     Raises:
-        InputError: refuse.
+        InputError: refuse; or more is wanted of a run whose checkpoint was removed.
     """
+    for job in left:
+        refuse_pruned(job.run)
     if what == "ignore":
         return ended, left
     by_id = {job.run_id: job for job in jobs}
@@ -162,7 +166,8 @@ def _set_aside(job: Job) -> None:
     old = job.spec.out / "replaced" / f"{job.run_id}-{time.strftime('%Y%m%dT%H%M%S')}"
     old.parent.mkdir(parents=True, exist_ok=True)
     with job.run.lock().acquire(timeout=0):
-        os.replace(job.run.path, old)
+        job.run.move(old)
+    notes.carry(RunDir(old), job.run)
 
 
 class GridSweeper(LaunchingSweeper):

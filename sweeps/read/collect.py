@@ -44,6 +44,8 @@ _RECORDED: Mapping[str, str] = {
     "threads": "float64",  # missing where it is not recorded
     "path": "str",
     "program": "str",
+    "tags": "str",  # with commas between them
+    "note": "str",
 }
 OWN = (*_STANDING, *_MEASURED, *_RECORDED)
 """Columns of ``runs`` that are neither of the configuration nor a metric's last or best value."""
@@ -204,8 +206,8 @@ def _runs(found: Snapshot, out: Path, counts: Any, measured: "_Measured") -> pd.
 
     metrics = [name for name in found.columns if name not in ("epoch", *TIMES)]
     ruled = {key for row in found.rows if row["ruled"] for key in row["config"] if "." not in key}
-    names = _metric_names(metrics, {*OWN, *ruled})
-    taken = {*OWN, *TIMES, *names.values(), *(f"best_{name}" for name in names.values())}
+    names = _metric_names(metrics, {*OWN, *conditions.TAGS, *ruled})
+    taken = {*OWN, *conditions.TAGS, *TIMES, *names.values(), *(f"best_{name}" for name in names.values())}
     keys = _key_names(dict.fromkeys(key for row in found.rows for key in row["config"]), taken)
 
     columns: dict[str, Any] = {name: pd.Series(standing[name], dtype=kind) for name, kind in _STANDING.items()}

@@ -1,4 +1,8 @@
-"""Filters in plain words over a table: ``activ=gelu``, ``lr<=0.01``, ``state!=failed``, ``activ=relu,gelu``."""
+"""Filters in plain words over a table: ``activ=gelu``, ``lr<=0.01``, ``state!=failed``, ``activ=relu,gelu``.
+
+``tag`` and ``tags`` are the words in the column ``tags``: ``tag=good`` holds if one of them is ``good``, ``tag!=bad``
+if none is ``bad``, and ``tag=`` if there are none.
+"""
 
 import operator
 import re
@@ -9,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweeps.runs.conditions import compiled, names
+from sweeps.runs.conditions import Tags, compiled, names
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import suggest
 
@@ -19,6 +23,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+TAGS = ("tag", "tags")
 _PATTERN = re.compile(r"(?P<column>[^=!<>]+)(?P<sign><=|>=|!=|=|<|>)(?P<values>[^=<>]*)")
 
 
@@ -36,6 +41,9 @@ class Filter:
         Raises:
             InputError: no such column, or the column's kind cannot be compared so.
         """
+        if self.column in TAGS and self.sign in ("=", "!="):
+            tagged = _tags(table).map(lambda tags: any(tags == value for value in self.values)).astype(bool)
+            return tagged if self.sign == "=" else ~tagged
         column = table[known(self.column, table.columns)]
         numeric = pd.api.types.is_numeric_dtype(column)
         values: list[Any] = [_number(self.column, value) if numeric else value for value in self.values]
@@ -61,8 +69,10 @@ class Expression:
         Raises:
             InputError: no such column, or it cannot be evaluated.
         """
-        columns = [known(column, table.columns) for column in self.columns]
+        columns = [known(column, table.columns) for column in self.columns if column not in TAGS]
         values: Any = table[columns].astype(object).where(table[columns].notna(), float("nan"))
+        for column in set(self.columns) & set(TAGS):
+            values[column] = _tags(table)
         condition = compiled(self.text)
         found: Any = [condition(row) for row in values.to_dict("records")]
         return pd.Series(found, index=table.index, dtype=bool)
@@ -113,6 +123,11 @@ def known(column: str, columns: Iterable[str]) -> str:
     if column not in columns:
         raise InputError("column", column, f"no such column{suggest(column, columns)}; known: {', '.join(columns)}")
     return column
+
+
+def _tags(table: pd.DataFrame) -> "pd.Series[Any]":
+    texts = table[known("tags", table.columns)]
+    return texts.map(lambda text: Tags(text.split(",") if text else ())).astype(object)
 
 
 def _split(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.read import extensions
-from sweeps.runs import metrics
+from sweeps.runs import metrics, notes
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import read_file, read_if_there
@@ -55,7 +55,7 @@ def read(run: RunDir, signature: str) -> Record:
     except DamagedRun as damage:
         raise brief(damage, run) from None
     config, is_ruled = _config(identity)
-    row = {"config": config, "ruled": is_ruled, **status, **_provenance(run)}
+    row = {"config": config, "ruled": is_ruled, **status, **_provenance(run), **_notes(run)}
     text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode()  # lone surrogates fit no table
     names = metrics.columns(history) if history else _header(run)
     if len(names) > _MOST_METRICS:
@@ -110,6 +110,15 @@ def read_status(run: RunDir) -> dict[str, Any]:
     if not isinstance(status.target, int) or not 0 < status.target < 2**63:
         raise DamagedRun(f"{run.status.name}: not a run's status (target {printable(repr(status.target))})")
     return {key: _scalar(columns[key]) for key in _STATUS} | {"maximize": bool(status.maximize)}
+
+
+def _notes(run: RunDir) -> dict[str, str]:
+    """What the user says of it; if that cannot be read the note says so, for the run itself can."""
+    try:
+        found = notes.read(run)
+    except (DamagedRun, OSError) as error:
+        found = notes.Notes(text=str(brief(DamagedRun(str(error)), run)))
+    return {"tags": ",".join(found.tags), "note": printable(found.text)}
 
 
 def _says_running(run: RunDir) -> bool:

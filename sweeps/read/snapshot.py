@@ -28,9 +28,9 @@ from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import write_atomic
 from sweeps.runs.reading import printable
 
-_VERSION = b"2"  # of the cache's contents: raise it when a row's meaning changes
+_VERSION = b"3"  # of the cache's contents: raise it when a row's meaning changes
 _BLANK = RunDir(Path())
-_FILES = tuple(path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance))
+_FILES = tuple(path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance, _BLANK.notes))
 
 _CACHE = pa.schema(
     [

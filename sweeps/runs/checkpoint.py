@@ -22,7 +22,7 @@ import numpy as np
 
 from sweeps.runs import metrics, state
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun
+from sweeps.runs.errors import DamagedRun, Pruned
 from sweeps.runs.files import read_file, set_aside, write_atomic
 from sweeps.runs.metrics import Row
 from sweeps.runs.npy import UNREADABLE, read_npy
@@ -59,6 +59,30 @@ def save(run: RunDir, tree: Any, history: Sequence[Row]) -> None:
     write_atomic(run.checkpoint, _seal(buffer.getvalue(), run.path.name), keep=run.checkpoint_before)
 
 
+def remove(run: RunDir) -> None:
+    """Remove both checkpoints of a run whose lock is held, and leave a mark; killed in between, they are still there
+    or the mark says that they are not.
+    """
+    write_atomic(run.pruned, b"", durable=False)
+    remove_spare(run)
+    run.checkpoint.unlink(missing_ok=True)
+
+
+def remove_spare(run: RunDir) -> None:
+    """Remove the one before the last, which serves only if that is damaged."""
+    run.checkpoint_before.unlink(missing_ok=True)
+
+
+def refuse_pruned(run: RunDir) -> None:
+    """Raise :class:`Pruned` if the run's checkpoint was removed."""
+    if run.pruned.exists() and not run.checkpoint.exists():
+        raise Pruned(
+            "run",
+            run.path.name,
+            f"was pruned: its checkpoint is gone; python -m sweeps rm {run.path.name}, and training it bring it back",
+        )
+
+
 def restore(run: RunDir, put_back: Callable[[Any], None] | None) -> list[Row]:
     """The history of the checkpoint, or else of the one before it, or none; its state goes to ``put_back``.
 
@@ -87,8 +111,10 @@ def load(path: Path) -> tuple[Any, list[Row]]:
 
     Raises:
         FileNotFoundError: there is none yet.
+        Pruned: there was one.
         DamagedRun: the file is truncated, altered, or of another run.
     """
+    refuse_pruned(RunDir(path.parent))
     ends_with_seal = _SEAL.search(read_file(path, LARGEST, tail=200))
     try:
         if not ends_with_seal:  # before it is read whole: a file that grew may be larger than the memory

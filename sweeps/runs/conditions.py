@@ -3,6 +3,7 @@
     lr <= 0.01 or model == 'mlp2'      an expression
     activ=relu,gelu                    short, without blanks: one of these
     lr<=0.01   state!=failed           short, too
+    tag=good   'good' in tags          of a run's tags
 
 An expression is evaluated by walking its parse: comparisons, ``and``/``or``/``not``, ``in``, arithmetic, numbers, texts
 and lists. There is nothing in it to call, to index or to look up but the point's own keys.
@@ -34,6 +35,20 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Not: operator.not_,
     ast.USub: operator.neg,
 }
+
+
+class Tags(tuple[str, ...]):
+    """A run's tags as a value in conditions, which equals each of its words: ``tag == 'good'``; without any, ``''``."""
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return other in tuple(self) or (other == "" and not self)
+        return tuple.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
 
 
 def holds(condition: str, point: Mapping[str, Any]) -> bool:
@@ -113,6 +128,8 @@ def _compares(key: str, sign: str, values: tuple[str, ...], point: Mapping[str, 
 def _among(key: str, value: Any, values: tuple[str, ...]) -> bool:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value in [_number(key, text) for text in values]
+    if isinstance(value, Tags):
+        return any(value == text for text in values)
     words = {True: "true", False: "false", None: "null"}
     text = words[value] if isinstance(value, bool) or value is None else str(value)
     return text in values

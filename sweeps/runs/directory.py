@@ -9,6 +9,8 @@
         provenance.json    what trained it: one entry for each session
         checkpoint.npz     the program's state, and the metrics so far
         checkpoint-previous.npz  the one before, should that be damaged
+        checkpoint.pruned  instead of the two: they were removed, by ``python -m sweeps prune``
+        notes.json         the user's tags and note, :mod:`sweeps.runs.notes`
         train.log
         .hydra/            Hydra's own record
         .lock              held by the process that trains
@@ -52,6 +54,9 @@ class RunDir:
         self.provenance = path / "provenance.json"
         self.checkpoint = path / "checkpoint.npz"
         self.checkpoint_before = path / "checkpoint-previous.npz"
+        self.pruned = path / "checkpoint.pruned"
+        self.notes = path / "notes.json"
+        self.notes_lock = path / ".notes.lock"
         self.log = path / "train.log"
         self._lock = path / ".lock"
         self._checksums: dict[str, str] = {}  # of what was written here
@@ -95,6 +100,11 @@ class RunDir:
                 return False
         except Timeout:
             return True
+
+    def move(self, to: Path) -> None:
+        """Rename the directory (by the holder of the lock); a process that waits for the lock begins the run again."""
+        os.replace(self.path, to)
+        (to / self._lock.name).unlink(missing_ok=True)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 SweepsError
 ├── InputError      something given cannot be used: field, value, what is allowed (also a ValueError)
+│   └── Pruned      what needs a run's checkpoint, where that was removed to make room
 ├── DamagedRun      a file of a run is not what it should be
 ├── Diverged        a training function's word that its numbers are no longer finite
 └── Busy            another process trains this run
@@ -30,6 +31,10 @@ class InputError(SweepsError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:  # it crosses process borders in sweeps
         return type(self), (self.field, self.value, self.allowed)
+
+
+class Pruned(InputError):
+    """A run's checkpoint was removed by ``python -m sweeps prune``."""
 
 
 class DamagedRun(SweepsError):

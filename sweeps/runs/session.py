@@ -75,6 +75,7 @@ def train(
 
     Raises:
         InputError: the configuration, its data or its output directory cannot be used.
+        Pruned: there is more to train, and the checkpoint was removed.
         Exception: whatever stopped the training; the run is then marked "failed" and its log has the traceback.
     """
     run = spec.run
@@ -89,6 +90,7 @@ def train(
                 finished = _finished_and_whole(program, run, spec)  # by whoever held the lock before
                 if finished is not None:
                     return finished
+                checkpoint.refuse_pruned(run)
                 return Run(program, spec, stop, on_epoch)._train()
     except Interrupted as why:  # while waiting for the lock: the run is another's
         return Result.of(run.path, State.INTERRUPTED, (), str(why), signal=why.signum)

@@ -15,7 +15,7 @@ from sweeps.runs.errors import InputError
 from sweeps.search.objective import Objective
 from sweeps.search.record import Trial, TrialState
 from sweeps.search.source import Request, TrialResult
-from sweeps.search.space import Params, Space
+from sweeps.search.space import MOST_VALUES, Params, Space
 
 
 def rungs(least: int, most: int, eta: int) -> list[int]:
@@ -35,11 +35,16 @@ def rungs(least: int, most: int, eta: int) -> list[int]:
 def configurations(space: Space, count: int | None, seed: int) -> list[Params]:
     """``count`` different points drawn at random, or the whole grid in its order where that is no more.
 
-    The first of more are the same. Raises InputError if there is no grid, and no count.
+    The first of more are the same. Raises InputError if there is no grid, and no count, or the grid is too large.
     """
     if count is None and space.size is None:
         raise InputError("hydra.sweeper.configurations", "null", "is needed where the space is continuous")
     if count is None or (space.size is not None and count >= space.size):
+        if space.size is not None and space.size > MOST_VALUES:
+            raise InputError(
+                ", ".join(axis.key for axis in space.axes), f"{space.size:,} points",
+                f"are too many to try each; at most {MOST_VALUES:,}, or give hydra.sweeper.configurations",
+            )  # fmt: skip
         return list(space.grid())
     found: dict[tuple[object, ...], Params] = {}
     draw = 0

@@ -26,7 +26,7 @@ from sweeps.search.objective import objectives, refuse_test_set
 from sweeps.search.optimize import SAMPLERS, Optimizer
 from sweeps.search.record import Search, read
 from sweeps.search.source import Request, Strategy, StrategySource
-from sweeps.search.space import Space
+from sweeps.search.space import MOST_VALUES, Space
 
 Plan = Callable[[Request], list[Job]]
 
@@ -221,7 +221,7 @@ class HalvingSweeper(SearchSweeper):
 
     def __init__(self, **options: Any) -> None:
         checks = {
-            "configurations": optional(integer(ge=2)),
+            "configurations": optional(integer(ge=2, le=MOST_VALUES)),
             "min_epochs": integer(ge=1),
             "eta": integer(ge=2),
         }

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from itertools import product
 from typing import Any, final
 
@@ -26,7 +27,9 @@ from sweeps.runs.errors import InputError
 from sweeps.runs.schema import Check, integer, list_of
 
 _SEED = "seed"
-_MOST_VALUES = 1_000_000
+MOST_VALUES = 1_000_000
+"""Of an axis whose values are gone through one by one, and points of a space likewise."""
+_MOST_SEEDS = 1000
 
 Value = str | int | float
 """A number of a span, or the words of a choice as an override has them."""
@@ -77,7 +80,10 @@ class Span:
     @property
     def count(self) -> int | None:
         """Values; None if it is continuous."""
-        return None if self.step is None else round((self.high - self.low) / self.step) + 1
+        if self.step is None:
+            return None
+        width = self.high - self.low
+        return int(width) // int(self.step) + 1 if self.whole else round(width / self.step) + 1
 
     def values(self) -> Sequence[Value]:
         """All of them.
@@ -87,8 +93,8 @@ class Span:
         """
         if self.count is None:
             raise InputError(self.key, self._shown(), "is continuous; a grid wants values, e.g. 0.1,0.01 or range(…)")
-        if self.count > _MOST_VALUES:
-            raise InputError(self.key, self._shown(), f"has more than {_MOST_VALUES:,} values")
+        if self.count > MOST_VALUES:
+            raise InputError(self.key, self._shown(), f"has {self.count:,} values; must have at most {MOST_VALUES:,}")
         return [self._at(i) for i in range(self.count)]
 
     def _at(self, i: int) -> Value:
@@ -222,11 +228,39 @@ def _seeds_of(override: Override) -> tuple[str, ...]:
         raise InputError(
             _SEED, override.get_value_string(), "must be values, e.g. seed=0,1,2: each point is averaged over"
         )
+    value = override.value()
+    count = _ends(override, value)[0] if isinstance(value, RangeSweep) else 0
+    if count > _MOST_SEEDS:
+        raise InputError(_SEED, override.get_value_string(), f"has {count:,} values; must have at most {_MOST_SEEDS:,}")
     return tuple(dict.fromkeys(override.sweep_string_iterator()))
 
 
-_COUNT: Check = integer(ge=1, le=1000)
-_LIST: Check = list_of(integer(ge=0), allowed="must be how many, or a list of seeds", at_most=1000)
+def _ends(override: Override, sweep: RangeSweep) -> tuple[int, float, float]:
+    """How many values a range has, the lowest and the highest; without going through them.
+
+    Raises:
+        InputError: it is empty or has no end.
+    """
+    key, text = override.get_key_element(), override.get_value_string()
+    assert sweep.start is not None
+    assert sweep.stop is not None
+    try:
+        start, stop, step = map(Fraction, (sweep.start, sweep.stop, sweep.step))
+        count = math.ceil((stop - start) / step)
+    except (ValueError, ArithmeticError):
+        raise InputError(key, text, "must go from a number to another, in steps other than 0") from None
+    if count < 1:
+        raise InputError(key, text, "is an empty range")
+    if count >= 2**63:
+        raise InputError(key, text, f"has {float(count):.0e} values, which is too many to draw from")
+    last = start + (count - 1) * step
+    whole = all(isinstance(number, int) for number in (sweep.start, sweep.stop, sweep.step))
+    ends = [int(end) if whole else float(end) for end in (start, last)]
+    return count, min(ends), max(ends)
+
+
+_COUNT: Check = integer(ge=1, le=_MOST_SEEDS)
+_LIST: Check = list_of(integer(ge=0), allowed="must be how many, or a list of seeds", at_most=_MOST_SEEDS)
 
 
 def _seeds_option(seeds: object) -> tuple[str, ...]:
@@ -254,10 +288,7 @@ def _axis(override: Override) -> Axis:
             raise InputError(key, override.get_value_string(), "is one value alone")
     else:
         assert isinstance(value, RangeSweep)
-        numbers: list[float] = sorted(value.range())
-        if not numbers:
-            raise InputError(key, override.get_value_string(), "is an empty range")
-        ends = [numbers[0], numbers[-1]]
+        ends = list(_ends(override, value)[1:])
         step = abs(value.step)
     if not all(map(math.isfinite, ends)) or ends[0] > ends[1]:
         raise InputError(key, override.get_value_string(), "must go from a number to a larger one")

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps.read.filters import known
-from sweeps.runs import metrics
+from sweeps.runs import metrics, notes
 from sweeps.runs.directory import RunDir, run_dirs
 from sweeps.runs.errors import DamagedRun
 from sweeps.runs.files import read_file
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
 """Of the report's networks; of other programs see :func:`default_columns`."""
 _SCREENFUL = 200  # rows that a terminal gets unless --limit says otherwise
+_LONGEST_NOTE = 60  # characters in a table
 _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "diverged": "magenta", "interrupted": "yellow"}
 
 
@@ -42,18 +43,25 @@ _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "diverged":
 
 
 def default_columns(collection: "Collection") -> list[str]:
-    """How each run stands, the keys that vary, and the metric that judges, last and best."""
+    """How each run stands, the keys that vary, the metric that judges, last and best, and what the user says."""
     from sweeps.read import summary
 
     runs = collection.runs
+    said = said_columns(runs)
     if {*COLUMNS, "activ"} <= {*runs.columns} and runs["activ"].notna().all():
-        return list(COLUMNS)
+        return [*COLUMNS, *said]
     keys = [key for key in (*summary.identity_columns(runs), "seed") if key in runs and runs[key].nunique() > 1]
     metric, _ = summary.judged(collection)
     measured = [] if metric is None else [summary.column_of(metric, runs)]
     programs = ["program"] if runs["program"].nunique() > 1 else []
-    columns = [*COLUMNS[:4], *programs, *keys, *measured, *(f"best_{name}" for name in measured), "epoch_seconds"]
+    best = [f"best_{name}" for name in measured]
+    columns = [*COLUMNS[:4], *programs, *keys, *measured, *best, "epoch_seconds", *said]
     return [column for column in columns if column in runs]
+
+
+def said_columns(runs: pd.DataFrame) -> list[str]:
+    """``tags`` and ``note``, where a run has them."""
+    return [name for name in ("tags", "note") if (runs[name] != "").any()]
 
 
 def select(runs: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.DataFrame:
@@ -74,6 +82,8 @@ def print_runs(runs: pd.DataFrame, *, limit: int | None = None) -> None:
     if limit is None and console.is_terminal:
         limit = _SCREENFUL
     shown = runs if not limit else runs.head(limit)
+    if "note" in shown:
+        shown = shown.assign(note=shown["note"].map(_short))
     body = [[_word(value) for value in row] for row in shown.itertuples(index=False, name=None)]
     numeric = [pd.api.types.is_numeric_dtype(runs[column]) for column in runs.columns]
     if console.is_terminal:
@@ -82,6 +92,10 @@ def print_runs(runs: pd.DataFrame, *, limit: int | None = None) -> None:
         print_aligned([list(runs.columns), *body], numeric)
     if len(shown) < len(runs):
         print(f"{len(runs) - len(shown)} more; --limit 0 shows all", file=sys.stderr)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_NOTE else text[: _LONGEST_NOTE - 1] + "…"
 
 
 def print_aligned(lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
@@ -103,6 +117,11 @@ def show(run: RunDir) -> None:
     """
     status, history = run.read()
     print(printable(run.path.name), f"in {printable(str(run.path))}", sep="\n")
+    said = notes.read(run)
+    if said.tags:
+        print("tags:", " ".join(said.tags))
+    if said.text:
+        _print_section("note", _lines(said.text))
     _print_section("config", _lines(yaml.safe_dump(read_identity(run), sort_keys=False)))
     hidden = {"checksums": None} | ({} if status and status.metric else {"maximize": None})
     _print_section("status", _lines(_pairs(vars(status) | hidden) if status else "none"))

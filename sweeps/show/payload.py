@@ -13,6 +13,7 @@ from sweeps.read import summary
 from sweeps.read.collect import Collection
 from sweeps.show import style
 from sweeps.show.draw import kind_of, varying
+from sweeps.show.listing import said_columns
 from sweeps.study.file import Study
 
 MOST_CURVES = 120  # configurations; a page with more opens slowly and shows less
@@ -79,7 +80,8 @@ def _main(collection: Collection) -> list[str]:
     judged, _ = summary.judged(collection)
     metric = [] if judged is None else [summary.column_of(judged, runs)]
     keys = [*varying(runs)[:_MOST_KEYS], *(["seed"] if "seed" in runs.columns else [])]
-    return ["run", "state", "epoch", *keys, *metric, *(f"best_{name}" for name in metric), "epoch_seconds"]
+    best = [f"best_{name}" for name in metric]
+    return ["run", "state", "epoch", *keys, *metric, *best, "epoch_seconds", *said_columns(runs)]
 
 
 def _groups(

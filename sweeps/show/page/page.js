@@ -255,6 +255,10 @@ const OPERATORS = {
 
 function condition(word) {
   const [, name, sign, text] = word.match(/^([^=!<>]+)(<=|>=|!=|=|<|>)(.*)$/) ?? [];
+  if (["tag", "tags"].includes(name) && ["=", "!="].includes(sign)) {
+    const tagged = (row) => (column.get("tags").at(row) ?? "").split(",").some((tag) => text.split(",").includes(tag));
+    return (row) => tagged(row) === (sign === "=");
+  }
   if (column.has(name)) {
     const values = text.split(",").map((x) => (x === "" || isNaN(x) ? x : Number(x)));
     return (row) => !missing(column.get(name).at(row)) && OPERATORS[sign](column.get(name).at(row), values);
