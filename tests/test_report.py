@@ -173,7 +173,7 @@ def test_it_has_every_hypothesis_table_and_figure_of_the_study(collection, page)
         assert html.escape(finding.detail) in text
     for spec in [*STUDY.tables.values(), *STUDY.figures.values()]:
         assert html.escape(spec.title if spec.name in STUDY.tables else spec.caption) in text
-    assert "python -m sweeps report study=report" in text
+    assert f"python -m sweeps report study={STUDY.word}" in text
 
 
 def test_without_a_study_there_is_nothing_of_the_course_report(collection):
@@ -353,8 +353,11 @@ def test_runs_are_paged_sorted_and_opened(opened):
     assert not set(first) & set(opened.run(ids))
     opened.run("[...document.querySelectorAll('#run-table th button')].find((b) => b.textContent === 'lr').focus()")
     opened.press("Enter", "Enter")
-    cells = "return [...document.querySelectorAll('#run-table tbody tr')].map((row) => row.cells[7].textContent)"
-    lr = list(map(float, opened.run(cells)))
+    place = opened.run(
+        "return [...document.querySelectorAll('#run-table th')].findIndex((th) => th.textContent.startsWith('lr'))"
+    )
+    cells = "return [...document.querySelectorAll('#run-table tbody tr')].map((row) => row.cells[PLACE].textContent)"
+    lr = list(map(float, opened.run(cells.replace("PLACE", str(place)))))
     assert lr == sorted(lr, reverse=True)
     assert lr[0] == 0.1
     opened.run("document.querySelector('#run-table tbody button').focus()")
