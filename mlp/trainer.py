@@ -145,6 +145,10 @@ class Trainer:
                 batches.append((loss, right, len(rows)))
                 after_batch()
         self.windows = windows(batches)
+        for array in self.optimizer.state.values():
+            # A dead unit's velocity ends as a subnormal number, which times 0.9 is itself: some processors take a hundred
+            # times as long to multiply one, and it moves no weight.
+            array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
         return total, correct
 
     def _block(self, vector: Floats, units: slice) -> Floats:
@@ -208,13 +212,14 @@ class Trainer:
 
     def _update(self, member: int) -> None:
         """The parameters of the member's units, and its part of the others by the sum of all gradients."""
-        units, rows = self._units[member], self._features + 1
+        units, rows, total = self._units[member], self._features + 1, self._grads.shape[1]
         self._first[member].backward(self._delta[: len(self._labels), units])
-        for part in _pieces(rows * units.start, rows * units.stop):
+        alone = self.members == 1  # and then nothing has to be added up
+        start = total if alone else rows * self._units[-1].stop
+        for part in _pieces(rows * units.start, total if alone else rows * units.stop):
             self.optimizer.update(part, self._grads[member, part])
 
-        start = rows * self._units[-1].stop
-        rest = share(self._grads.shape[1] - start, self.members, member)
+        rest = share(total - start, self.members, member)
         for part in _pieces(start + rest.start, start + rest.stop):
             grad = self._grads[member, part]  # its own, which is in its core's cache
             for other in range(self.members):

@@ -27,3 +27,10 @@ def test_a_peer_has_a_short_name_and_ours_is_always_there():
     assert lines[0][0] == "ours"
     assert lines[1] == ["plain", "float64"]
     assert len(lines) == 2 * 3 * 4
+
+
+def test_help_lists_every_measurement():
+    done = bench("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "seconds of training to 97 % and 98 %" in done.stdout.lower()
+    assert {"training", "accuracy", "overhead", "sweeps", "workers", "scale"} <= set(done.stdout.split())

@@ -157,6 +157,19 @@ def test_a_small_network_or_batch_is_not_shared(small):
     assert Trainer(config, load(config.data.name, config.data.options), 8).members == 1
 
 
+def test_velocities_that_move_nothing_do_not_stay_subnormal():
+    config = compose("model.hidden=[8]", "lr=0.1", "wd=0", "mo=0.9", "bsz=10")
+    rng = np.random.default_rng(0)
+    split = Split(rng.normal(size=(40, 5)).astype(np.float32), np.arange(40) % 3, np.arange(40))
+    t = Trainer(config, Dataset(split, split, split, 3, 5, {}))
+    t.network.linears[0].bias[:4] = -1000  # these units are dead
+    (velocity,) = t.optimizer.state.values()
+    velocity[:] = 1e-42
+    t.epoch(1)
+    assert np.count_nonzero(velocity)
+    assert not np.any((velocity != 0) & (np.abs(velocity) < np.finfo(np.float32).tiny))
+
+
 def test_divergence_on_several_threads_is_found_without_a_warning(wide):
     with pytest.raises(Diverged):
         wide(2, "lr=1e30").epoch(1)
