@@ -54,9 +54,8 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("mlp-sweeps"))
 
 
-def cached(name: str, origin: Source) -> Arrays:
-    """The arrays of a source: from this process, or from the cache, or read and put there."""
-    checksums = origin.checksums()
+def cached(name: str, origin: Source, checksums: dict[str, str]) -> Arrays:
+    """The arrays of a source of these checksums: from this process, or from the cache, or read and put there."""
     digest = hashlib.sha256(json.dumps([_FORMAT, checksums], sort_keys=True).encode()).hexdigest()
     folder = cache_dir() / f"{name}-{digest[:12]}"
     if folder not in _open_arrays:

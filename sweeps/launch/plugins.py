@@ -29,7 +29,7 @@ from sweeps.launch.manifest import Manifest
 from sweeps.launch.plan import Planner, split
 from sweeps.launch.sending import pack
 from sweeps.runs import code
-from sweeps.runs.command import fail
+from sweeps.runs.command import fail, use_streams
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.program import Program
 from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
@@ -96,13 +96,23 @@ class LaunchingSweeper(Sweeper):
 
         self.hydra_context, self.config = hydra_context, config
         self.program = program_of(task_function, hydra_context, self._given)
+        use_streams(lasting=True)
         with reported(self.program):
             self.check_options()
+            self._refuse_chdir()
             self.launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
         if isinstance(self.launcher, SweepLauncher):
             self.launcher.program = self.program
+
+    def _refuse_chdir(self) -> None:
+        assert self.config is not None
+        asked = any(text.startswith("hydra.job.chdir=") for text in self.config.hydra.overrides.hydra)
+        if asked and self.config.hydra.job.chdir and not isinstance(self.program.function, Task):
+            raise InputError(
+                "hydra.job.chdir", True, "is for single runs; a sweep's stay where it was started, run.path is its own"
+            )
 
     def check_options(self) -> None:
         """Raise InputError if an option cannot be used."""

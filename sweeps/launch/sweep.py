@@ -21,7 +21,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.launch.compose import initialized
+from sweeps.launch.compose import composing, initialized
 from sweeps.launch.grid import value_of
 from sweeps.launch.job import Job
 from sweeps.launch.plugins import DECLARED, GridSweeper, SweepLauncher, SweepResult
@@ -171,7 +171,7 @@ def _by_hydra(
 
     task.program = program  # type: ignore[attr-defined]
     try:
-        with initialized(Path(folder)) as hydra:
+        with initialized(Path(folder)) as hydra, composing():
             config = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN, from_shell=False)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             sweeper = Plugins.instance().instantiate_sweeper(
