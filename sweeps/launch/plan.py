@@ -164,7 +164,7 @@ class Planner:
         return OmegaConf.select(self._master, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
 
     def _is_plain(self, override: Override) -> bool:
-        """Whether it sets a value that is there, without ${…} or a mapping to be merged, so that it needs no composing."""
+        """Whether it sets a value that is there, no ${…} or mapping to be merged, so that it needs no composing."""
         key = override.key_or_group
         return (
             not (override.is_add() or override.is_delete() or override.package)

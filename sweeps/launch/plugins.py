@@ -22,17 +22,17 @@ from omegaconf import DictConfig, OmegaConf
 from sweeps.launch import display, estimate
 from sweeps.launch.application import Task, application, described, run_by_other, sweep_dir
 from sweeps.launch.display import Display
-from sweeps.launch.grid import Grids
+from sweeps.launch.grid import Grids, condition
 from sweeps.launch.job import Job, epochs_done
 from sweeps.launch.launch import Executor, JobSource, Policy, Sweep
-from sweeps.launch.manifest import Manifest
+from sweeps.launch.manifest import Manifest, sweep_name
 from sweeps.launch.plan import Planner, split
 from sweeps.launch.sending import pack
 from sweeps.runs import code
 from sweeps.runs.command import fail, use_streams
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.program import Program
-from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
+from sweeps.runs.schema import fields, flag, integer, list_of, number, one_of, optional, text
 from sweeps.runs.session import recorded_code
 from sweeps.runs.status import Result, State
 from sweeps.runs.trackers import choice
@@ -84,6 +84,8 @@ class LaunchingSweeper(Sweeper):
     """
 
     program: Program
+    retrain = "hydra.sweeper.code=retrain"
+    """How the user says so."""
 
     def __init__(self, program: Mapping[str, Any]) -> None:
         self._given = {
@@ -128,9 +130,17 @@ class LaunchingSweeper(Sweeper):
 
 
 def reconcile(
-    program: Program, what: str, ended: list[Result], left: list[Job], jobs: Sequence[Job]
+    program: Program,
+    what: str,
+    ended: list[Result],
+    left: list[Job],
+    jobs: Sequence[Job],
+    retrain: str = "hydra.sweeper.code=retrain",
 ) -> tuple[list[Result], list[Job]]:
     """What to do with finished runs that other code made: warn, refuse, ignore or retrain.
+
+    Args:
+        retrain: how the user says so.
 
     Raises:
         InputError: refuse.
@@ -152,7 +162,7 @@ def reconcile(
     if what == "refuse":
         raise InputError("hydra.sweeper.code", "refuse", f"{said}; warn, ignore or retrain lets the sweep go on")
     if what == "warn":
-        print(f"warning: {said}; hydra.sweeper.code=retrain trains them again, ignore says nothing")
+        print(f"warning: {said}; {retrain} trains them again, ignore says nothing")
         return ended, left
     print(f"{said}; they are set aside and trained again")
     for run_id in stale:
@@ -186,6 +196,12 @@ class GridSweeper(LaunchingSweeper):
         self._grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
         self._params = OmegaConf.to_container(params, resolve=True) if OmegaConf.is_config(params) else params
         self._where, self._name, self._dry_run = where, name, dry_run
+
+    def check_options(self) -> None:
+        super().check_options()
+        self._where = condition("hydra.sweeper.where", self._where)
+        self._name = sweep_name("hydra.sweeper.name", self._name)
+        self._dry_run = flag()("hydra.sweeper.dry_run", self._dry_run)
 
     def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
         """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n.
@@ -222,7 +238,7 @@ class GridSweeper(LaunchingSweeper):
         return self.run_jobs(jobs, name, command, dry_run=self._dry_run)
 
     def run_jobs(self, jobs: list[Job], name: str, command: Sequence[str], *, dry_run: bool = False) -> SweepResult:
-        ended, left = reconcile(self.program, self._code, *split(jobs, self.program), jobs)
+        ended, left = reconcile(self.program, self._code, *split(jobs, self.program), jobs, self.retrain)
         manifest = Manifest(jobs[0].spec.out, name)
         slots = getattr(self.launcher, "slots", 1)
         print(describe(manifest.name, self.program, jobs, ended, left, slots))
