@@ -104,9 +104,9 @@ class Options:
         return self.processes or max(1, self.cores // self.threads)
 
     @property
-    def expected_slots(self) -> int:
+    def expected_slots(self) -> int | None:
         """Workers once all have come; of a scheduler that is joined nothing is known before."""
-        return self.jobs * self.workers_per_job if self.cluster else 1
+        return self.jobs * self.workers_per_job if self.cluster else None
 
 
 class Dask:

@@ -124,7 +124,7 @@ class Grids:
             )
         value = override.value()
         if isinstance(value, RangeSweep):
-            refuse_too_many(key, steps(key, value), override.get_value_element_as_str())
+            refuse_too_many(key, steps(key, value), str(override.input_line).partition("=")[2])
         return [(f"{key}={text}",) for text in override.sweep_string_iterator()]
 
 

@@ -293,11 +293,16 @@ class GridSweeper(LaunchingSweeper):
 
 
 class SweepLauncher(Launcher):
-    """A launcher over the scheduler; ``executor`` makes where the jobs run, once there is something to run."""
+    """A launcher over the scheduler; ``executor`` makes where the jobs run, once there is something to run.
+
+    ``slots`` are the workers that there will be; None where only the cluster itself can tell.
+    """
 
     program: Program
 
-    def __init__(self, executor: Callable[[], Executor], slots: int, threads: int, policy: Mapping[str, Any]) -> None:
+    def __init__(
+        self, executor: Callable[[], Executor], slots: int | None, threads: int, policy: Mapping[str, Any]
+    ) -> None:  # fmt: skip
         self._executor = executor
         self.slots = slots
         self.threads = threads
@@ -381,7 +386,7 @@ def ray(threads: int, retries: int, timeout: float | None, on_error: str, **opti
 
     policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
     checked = Options.of(threads=threads, **options)
-    return SweepLauncher(lambda: Ray(checked), 1, checked.threads, policy)
+    return SweepLauncher(lambda: Ray(checked), None, checked.threads, policy)
 
 
 @contextlib.contextmanager
@@ -426,7 +431,7 @@ def _value(result: Result) -> Any:
     return next(iter(values.values()), None) if len(values) <= 1 else values
 
 
-def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int) -> str:
+def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int | None) -> str:
     """``lr: 4 runs, 3 finished already, 1 to train (100 epochs), about 2 min on 2 workers``."""
     parts = [f"{len(ended) + len(left)} runs"]
     if ended:
@@ -441,11 +446,13 @@ def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Resul
         speed = estimate.speed(program, timed)
         total = sum(epochs for _, epochs in todo)
         parts.append(f"{len(left)} to train ({total} epochs)" if program.budget else f"{len(left)} to train")
-        on = f"on {slots} worker{'s' if slots > 1 else ''}"
-        if speed:
-            seconds = estimate.parallel_seconds([cost * epochs / speed for cost, epochs in todo], slots)
-            on = f"about {estimate.duration(seconds)} {on}"
-        parts.append(on)
+        if slots:  # else the cluster has not told yet
+            slots = min(slots, len(left))
+            on = f"on {slots} worker{'s' if slots > 1 else ''}"
+            if speed:
+                seconds = estimate.parallel_seconds([cost * epochs / speed for cost, epochs in todo], slots)
+                on = f"about {estimate.duration(seconds)} {on}"
+            parts.append(on)
     return f"{name}: {', '.join(parts)}"
 
 

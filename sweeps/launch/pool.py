@@ -128,7 +128,10 @@ class Pool:
             self._end()
 
     def _start_missing(self) -> None:
-        while len(self._workers) < self.slots and time.monotonic() >= self._next_start:
+        """As many as there are jobs for."""
+        busy = sum(worker.future is not None for worker in self._workers)
+        wanted = min(self.slots, busy + len(self._queue))
+        while len(self._workers) < wanted and time.monotonic() >= self._next_start:
             if self._interrupted or (self._failed_starts and not self._queue):
                 return
             try:
