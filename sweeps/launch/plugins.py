@@ -424,6 +424,8 @@ def _value(result: Result) -> Any:
     row = result.last
     if result.state != State.FINISHED or row is None:
         return float("inf")
+    if result.returned is not None:
+        return result.returned
     for name in ("result", "valid_loss"):
         if name in row:
             return row[name]
