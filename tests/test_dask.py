@@ -15,7 +15,7 @@ import pytest
 from test_sweep import assert_same, runs, trained
 
 from sweeps.launch import dask
-from sweeps.launch.job import Job, execute_elsewhere
+from sweeps.launch.job import Job, Unfit, execute_elsewhere
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
 from sweeps.runs.program import RunSpec
@@ -231,9 +231,9 @@ def test_options_are_checked(option, value, part):
 
 def test_a_late_worker_without_the_results_tree_trains_nothing(tmp_path):
     job = Job((), RunSpec("run", {}, 1, tmp_path / "elsewhere", None), stop_file=str(tmp_path / "stop"))
-    result = execute_elsewhere(job)
-    assert result.state == "failed"
-    assert "file system that all workers share" in result.error
+    answer = execute_elsewhere(job, (str(tmp_path / "elsewhere" / "seen"), "token"))
+    assert isinstance(answer, Unfit)
+    assert "file system that all workers share" in answer.reason
     assert list(tmp_path.iterdir()) == []
 
 

@@ -433,7 +433,9 @@ def _value(result: Result) -> Any:
     return next(iter(values.values()), None) if len(values) <= 1 else values
 
 
-def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int | None) -> str:
+def describe(
+    name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int | None
+) -> str:
     """``lr: 4 runs, 3 finished already, 1 to train (100 epochs), about 2 min on 2 workers``."""
     parts = [f"{len(ended) + len(left)} runs"]
     if ended:

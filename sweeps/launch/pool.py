@@ -98,6 +98,10 @@ class Pool:
             self._finish_queue(_not_begun)
         return future
 
+    def news(self) -> list[str]:
+        """Nothing: a worker that dies is told as what its job suffered."""
+        return []
+
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end. No job is started any more."""
         self._interrupted = True
