@@ -51,7 +51,8 @@ def cache_dir() -> Path:
         return Path(folder).absolute()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("mlp-sweeps"))
+    folder = platformdirs.user_cache_dir("mlp-sweeps")
+    return Path(folder if os.path.isabs(folder) else os.devnull)  # without a home there is none, and no cache
 
 
 def cached(name: str, origin: Source, checksums: dict[str, str]) -> Arrays:

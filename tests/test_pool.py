@@ -261,7 +261,9 @@ def test_where_no_worker_can_start_jobs_fail_instead_of_being_tried_for_ever(sta
     local = started(tell_pid)
     for _ in range(2):
         outcome = local.submit(job(tmp_path)).result(LONG)
-        assert outcome == ended(job(tmp_path), State.FAILED, error="no worker could start in 2 attempts")
+        assert outcome == ended(
+            job(tmp_path), State.FAILED, error="no worker could start in 2 attempts: worker ended with status 1"
+        )
 
 
 def test_where_the_process_table_is_full_jobs_fail_and_later_ones_are_done_when_it_is_not(
@@ -273,7 +275,7 @@ def test_where_the_process_table_is_full_jobs_fail_and_later_ones_are_done_when_
     monkeypatch.setattr(subprocess, "Popen", full)
     local = started(tell_pid)
     outcome = local.submit(job(tmp_path)).result(LONG)
-    assert outcome == ended(job(tmp_path), State.FAILED, error="no worker could start in 10 attempts")
+    assert outcome.error == "no worker could start in 10 attempts: Resource temporarily unavailable"
     monkeypatch.undo()
     assert local.submit(job(tmp_path)).result(LONG).state == "finished"
 

@@ -72,6 +72,8 @@ def unreadable(error: Exception) -> InputError | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not any(frame.f_code.co_name == "load_configuration" for frame in frames):
         return None
+    if isinstance(error, OSError):
+        return InputError("config", error.filename, error.strerror or "") if error.filename else None
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     for frame in reversed(frames):  # the exception itself does not name what it is about
         about = frame.f_locals.get("override")

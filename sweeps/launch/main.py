@@ -89,6 +89,10 @@ def command_line(
         words = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
         sys.argv[1:] = words if own_directory else _with_ours(words)
         try:
+            os.getcwd()
+        except FileNotFoundError:  # which Hydra wants to know
+            sys.exit(fail("the working directory has been deleted; cd to another", 2))
+        try:
             if config_path and "://" not in config_path:
                 refuse_unnamed_choices(words, Path(config_path))
             run()

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -140,14 +141,14 @@ class Pool:
                 return
             try:
                 self._workers.append(_Worker.start(self._greeting, self._threads))
-            except OSError:  # no process, memory or descriptor is left
-                self._note_failed_start()
+            except OSError as error:  # no process, memory or descriptor is left
+                self._note_failed_start(error.strerror or str(error))
 
-    def _note_failed_start(self) -> None:
+    def _note_failed_start(self, why: str) -> None:
         self._failed_starts += 1
         self._next_start = time.monotonic() + min(1.0, 0.1 * self._failed_starts)
         if self._failed_starts >= _ATTEMPTS and not any(worker.ready for worker in self._workers):
-            self._finish_queue(_no_worker)
+            self._finish_queue(partial(_no_worker, why))
 
     def _hand_out(self) -> None:
         if self._interrupted:
@@ -195,7 +196,7 @@ class Pool:
         status = worker.end(patience=1.0)
         worker.finish(state, error or _cause(status))
         if not worker.ready:
-            self._note_failed_start()
+            self._note_failed_start(_cause(status))
 
     def _finish_queue(self, result: Callable[[Job], Result]) -> None:
         with contextlib.suppress(IndexError):
@@ -282,8 +283,8 @@ def _cause(status: int) -> str:
     return f"worker killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
 
 
-def _no_worker(job: Job) -> Result:
-    return _ended(job, State.FAILED, f"no worker could start in {_ATTEMPTS} attempts")
+def _no_worker(why: str, job: Job) -> Result:
+    return _ended(job, State.FAILED, f"no worker could start in {_ATTEMPTS} attempts: {why}")
 
 
 def _not_begun(job: Job) -> Result:
