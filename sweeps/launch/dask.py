@@ -368,9 +368,8 @@ class _Watch:
         for who, when in silent.items():
             if who not in self._said:
                 lines.append(f"{who} has not been heard of since {_clock(when)}")
-        lines += [
-            f"{who} is heard of again" for who in self._said - silent.keys() if who in {*self.threads, _SCHEDULER}
-        ]
+        back = (self._said - silent.keys()) & {*self.threads, _SCHEDULER}
+        lines += [f"{who} is heard of again" for who in back]
         self._said = set(silent)
         for worker in self.silent(_DEAF).keys() - self._deaf:
             with contextlib.suppress(Exception):

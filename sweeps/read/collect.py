@@ -160,7 +160,7 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     def harmless(value: Any) -> Any:
         return no_formula(value) if isinstance(value, str) else value
 
-    texts = {
+    texts: dict[Any, Any] = {
         name: column.map(harmless)
         for name, column in table.items()
         if not pd.api.types.is_numeric_dtype(column.dtype) and any(harmless(value) is not value for value in column)
