@@ -227,7 +227,7 @@ def test_every_process_has_a_stop_file_of_its_own(tmp_path):
     assert Manifest(tmp_path, "s").stop_file != Manifest(tmp_path, "s").stop_file
 
 
-# --------------------------------------------------------------------------------------------------- what comes of a job
+# ------------------------------------------------------------------------------------------------ what comes of a job
 
 
 def test_what_a_task_returns_reaches_the_sweepers_of_others(script, tmp_path):
