@@ -1,6 +1,7 @@
 """Configurations composed with Hydra in a process that may have a Hydra of its own."""
 
 import contextlib
+import copy
 import re
 import threading
 import traceback
@@ -14,7 +15,7 @@ from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.runs.errors import InputError
@@ -26,9 +27,11 @@ _global_state = threading.Lock()  # Hydra's state is the process's
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """A composed configuration as a nested mapping of plain values, without Hydra's own part."""
-    values: Any = OmegaConf.to_container(
-        OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True, throw_on_missing=True
-    )
+    if "hydra" in cfg:  # a masked copy would lose the types
+        cfg = copy.deepcopy(cfg)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return values
 
