@@ -51,12 +51,12 @@ def cache_dir() -> Path:
         return Path(folder).absolute()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("mlp-sweeps"))
+    folder = platformdirs.user_cache_dir("mlp-sweeps")
+    return Path(folder if os.path.isabs(folder) else os.devnull)  # without a home there is none, and no cache
 
 
-def cached(name: str, origin: Source) -> Arrays:
-    """The arrays of a source: from this process, or from the cache, or read and put there."""
-    checksums = origin.checksums()
+def cached(name: str, origin: Source, checksums: dict[str, str]) -> Arrays:
+    """The arrays of a source of these checksums: from this process, or from the cache, or read and put there."""
     digest = hashlib.sha256(json.dumps([_FORMAT, checksums], sort_keys=True).encode()).hexdigest()
     folder = cache_dir() / f"{name}-{digest[:12]}"
     if folder not in _open_arrays:

@@ -6,7 +6,7 @@ import hydra
 
 from mlp.config import RunConfig
 from mlp.training import CONF
-from sweeps.launch.compose import initialized, plain, refuse_unnamed_choices
+from sweeps.launch.compose import composing, initialized, plain, refuse_unnamed_choices
 
 
 def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
@@ -20,6 +20,6 @@ def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
         HydraException: an override cannot be read, or there is no such key or choice.
     """
     refuse_unnamed_choices(overrides, config_dir)
-    with initialized(config_dir):
+    with initialized(config_dir), composing():
         cfg = hydra.compose("config", list(overrides))
     return RunConfig.from_mapping(plain(cfg))

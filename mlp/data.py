@@ -118,7 +118,8 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
     """
     values = fields(options(name), "data.", values)
     origin = source(name, values)
-    arrays = cached(name, origin)
+    checksums = origin.checksums()
+    arrays = cached(name, origin, checksums)
     holdout = values["holdout"]
 
     train, test = (_whole(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test"))
@@ -134,7 +135,7 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
     if "ink_x" in arrays:
         train = replace(train, ink=Ink(*(arrays[f"ink_{name}"] for name in Ink._fields)))
     classes = origin.classes or 1 + max(int(y.max()) for key, y in arrays.items() if key.startswith("y"))
-    return Dataset(train, valid, test, classes, train.x.shape[1], origin.checksums())
+    return Dataset(train, valid, test, classes, train.x.shape[1], checksums)
 
 
 class _Rows:

@@ -4,6 +4,11 @@ evaluate     Model, Dataset → Evaluation
 choose_data  the run's own dataset, or the one that Hydra's words name
 """
 
+from sweeps.runs import command
+
+if __name__ == "__main__":
+    command.importing()
+
 import argparse
 import csv
 import io
@@ -26,7 +31,6 @@ from mlp.config import Choice
 from mlp.data import Dataset
 from mlp.losses import LOSSES
 from mlp.model import ROWS, Model, load
-from sweeps.runs import command
 from sweeps.runs.errors import InputError
 from sweeps.runs.files import write_atomic
 from sweeps.runs.identity import digest

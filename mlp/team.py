@@ -17,6 +17,8 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from sweeps.runs.errors import InputError
+
 _SPINS = 1000
 """Looks, of 0.1 µs each, before who waits goes to sleep: to be woken takes 50 µs, and shares end at nearly one time."""
 
@@ -56,9 +58,19 @@ class Team:
         return array if self.size == 1 else np.frombuffer(mmap.mmap(-1, array.nbytes), dtype).reshape(shape)
 
     def begin(self, *tasks: Callable[[int], None]) -> None:
-        """Fork the helpers, which know these tasks; a task is called with the number of the member."""
+        """Fork the helpers, which know these tasks; a task is called with the number of the member.
+
+        Raises:
+            InputError: there can be none here, e.g. where /dev/shm cannot be written.
+        """
         self._tasks = tasks
-        self._helpers = [_Helper(member, self._perform) for member in range(1, self.size)]
+        try:
+            for member in range(1, self.size):
+                self._helpers.append(_Helper(member, self._perform))
+        except OSError as error:
+            self.close()
+            said = f"processes that train together need /dev/shm ({error.strerror}); threads=1 does without"
+            raise InputError("threads", self.size, said) from None
 
     def run(self, task: Callable[[int], None]) -> None:
         """Let every member do the task at once; returns when all have.

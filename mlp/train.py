@@ -7,6 +7,11 @@ SIGINT / SIGTERM.
 import sys
 from types import ModuleType
 
+from sweeps.runs import command
+
+if __name__ == "__main__":
+    command.importing()
+
 from mlp.composition import compose as compose
 from mlp.config import RunConfig
 from mlp.training import CONF, program, train

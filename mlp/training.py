@@ -23,7 +23,7 @@ from mlp.optim import Optimizer
 from mlp.probe import Probe
 from mlp.trainer import Trainer
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun
+from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program, RunSpec
 from sweeps.runs.provenance import cores
@@ -47,6 +47,9 @@ def train_network(config: RunConfig, run: Run) -> None:
     """Train the epochs that are left."""
     run.check()  # from here on signals wait for the end of a batch
     dataset = load(config.data.name, config.data.options)
+    if dataset.checksums != config.identity["data"]["checksums"]:
+        path = config.data.options.get("path")
+        raise InputError("data.path", path, "has changed since the run was planned; the same command plans it again")
     with (
         threadpool_limits(1, user_api="blas"),  # the trainer's processes have the cores
         contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,

@@ -321,7 +321,9 @@ def _ls(args: argparse.Namespace) -> int:
     collection = load(args)
     runs = listing.select(collection.runs, args.columns or listing.default_columns(collection), args.sort)
     if args.csv:
-        print((runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
+        from sweeps.read.collect import without_formulas
+
+        print(without_formulas(runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
     else:
         listing.print_runs(runs, limit=args.limit)
     return 0

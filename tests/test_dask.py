@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import stat
@@ -12,10 +14,11 @@ import time
 
 import psutil
 import pytest
+from conftest import ROOT
 from test_sweep import assert_same, runs, trained
 
 from sweeps.launch import dask
-from sweeps.launch.job import Job, execute_elsewhere
+from sweeps.launch.job import Job, Unfit, execute_elsewhere
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError
 from sweeps.runs.program import RunSpec
@@ -33,10 +36,10 @@ def spawn(tmp_path):
     """Start ``dask scheduler`` or ``dask worker``; none outlives the test."""
     processes = []
 
-    def start(kind, *words):
+    def start(kind, *words, env=None):
         with (tmp_path / f"{kind}{len(processes)}.log").open("wb") as log:
             command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words, "--no-dashboard"]
-            processes.append(psutil.Popen(command, stdout=log, stderr=log, cwd=tmp_path))
+            processes.append(psutil.Popen(command, stdout=log, stderr=log, cwd=tmp_path, env=env))
         return processes[-1]
 
     yield start
@@ -65,8 +68,8 @@ def scheduler(spawn, tmp_path):
     return json.loads(file.read_text())["address"]
 
 
-def worker(spawn, scheduler, *words):
-    return spawn("worker", scheduler, "--nthreads", "1", *words)
+def worker(spawn, scheduler, *words, **env):
+    return spawn("worker", scheduler, "--nthreads", "1", *words, **env)
 
 
 def until(condition, seconds=60):
@@ -223,7 +226,7 @@ def test_a_worker_of_many_threads_is_refused(spawn, scheduler, words, command):
     ],
 )
 def test_options_are_checked(option, value, part):
-    assert dask.Options.of(**OPTIONS).expected_slots == 1
+    assert dask.Options.of(**OPTIONS).expected_slots is None
     with pytest.raises(InputError, match=r"^hydra\.launcher\.") as caught:
         dask.Options.of(**(OPTIONS | {option: value}))
     assert part in str(caught.value)
@@ -231,10 +234,62 @@ def test_options_are_checked(option, value, part):
 
 def test_a_late_worker_without_the_results_tree_trains_nothing(tmp_path):
     job = Job((), RunSpec("run", {}, 1, tmp_path / "elsewhere", None), stop_file=str(tmp_path / "stop"))
-    result = execute_elsewhere(job)
-    assert result.state == "failed"
-    assert "file system that all workers share" in result.error
+    answer = execute_elsewhere(job, (str(tmp_path / "elsewhere" / "seen"), "token"))
+    assert isinstance(answer, Unfit)
+    assert "file system that all workers share" in answer.reason
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_late_worker_of_another_version_trains_nothing(spawn, scheduler, words, tmp_path):
+    worker(spawn, scheduler)
+    main = sweeping(*words("seed=0,1,2,3,4,5", f"hydra.launcher.address={scheduler}", epochs=300))
+    until(lambda: list(tmp_path.glob("out/runs/*/metrics.csv")))
+    other = tmp_path / "other"
+    for package in ("mlp", "sweeps", "hydra_plugins", "conf"):
+        shutil.copytree(ROOT / package, other / package)
+    with (other / "mlp" / "losses.py").open("a") as sources:
+        sources.write("# another version\n")
+    worker(spawn, scheduler, env=os.environ | {"PYTHONPATH": str(other)})
+    output, errors = main.communicate(timeout=300)
+    assert main.returncode == 0, output + errors
+    assert "gets no jobs: hydra/launcher=" in output
+    assert "another version of the mlp package" in output
+    sources = {
+        json.loads((run / "provenance.json").read_text())["sessions"][-1]["source_sha256"]
+        for run in runs(tmp_path / "out").values()
+    }
+    assert len(sources) == 1
+
+
+@pytest.mark.heavy
+def test_a_worker_that_is_stopped_is_named_and_replaced(spawn, scheduler, words, tmp_path):
+    worker(spawn, scheduler), worker(spawn, scheduler)
+    main = sweeping(*words("seed=0,1", f"hydra.launcher.address={scheduler}", epochs=1000))
+    until(lambda: len(list(tmp_path.glob("out/runs/*/metrics.csv"))) == 2)
+    stopped = psutil.Process(RunDir(next(iter(runs(tmp_path / "out").values()))).read_status().pid)
+    stopped.suspend()
+    output, errors = main.communicate(timeout=500)
+    assert main.returncode == 0, output + errors
+    assert re.search(r"tcp://\S+ has not been heard of since \d\d:\d\d:\d\d", output)
+    assert "is to be replaced by its nanny, and its job tried elsewhere" in output
+    assert not stopped.is_running()
+
+
+def test_ctrl_c_ends_a_sweep_whose_scheduler_hangs(spawn, words, tmp_path):
+    file = tmp_path / "scheduler.json"
+    hung = spawn("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+    until(file.exists)
+    address = json.loads(file.read_text())["address"]
+    worker(spawn, address)
+    main = sweeping(*words("seed=0,1", f"hydra.launcher.address={address}", epochs=100_000))
+    until(lambda: list(tmp_path.glob("out/runs/*/metrics.csv")))
+    hung.suspend()
+    main.send_signal(signal.SIGINT)
+    time.sleep(1)
+    main.send_signal(signal.SIGINT)
+    main.communicate(timeout=120)
+    hung.resume()
+    assert main.returncode == 130
 
 
 BATCH = {"slurm": ("sbatch", "scancel"), "pbs": ("qsub", "qdel"), "sge": ("qsub", "qdel"), "lsf": ("bsub", "bkill")}

@@ -261,7 +261,9 @@ def test_where_no_worker_can_start_jobs_fail_instead_of_being_tried_for_ever(sta
     local = started(tell_pid)
     for _ in range(2):
         outcome = local.submit(job(tmp_path)).result(LONG)
-        assert outcome == ended(job(tmp_path), State.FAILED, error="no worker could start in 2 attempts")
+        assert outcome == ended(
+            job(tmp_path), State.FAILED, error="no worker could start in 2 attempts: worker ended with status 1"
+        )
 
 
 def test_where_the_process_table_is_full_jobs_fail_and_later_ones_are_done_when_it_is_not(
@@ -273,20 +275,19 @@ def test_where_the_process_table_is_full_jobs_fail_and_later_ones_are_done_when_
     monkeypatch.setattr(subprocess, "Popen", full)
     local = started(tell_pid)
     outcome = local.submit(job(tmp_path)).result(LONG)
-    assert outcome == ended(job(tmp_path), State.FAILED, error="no worker could start in 10 attempts")
+    assert outcome.error == "no worker could start in 10 attempts: Resource temporarily unavailable"
     monkeypatch.undo()
     assert local.submit(job(tmp_path)).result(LONG).state == "finished"
 
 
 def test_workers_killed_while_they_start_cost_their_jobs_nothing(started, tmp_path):
     local, killed = started(tell_pid, workers=2), set()
+    futures = [local.submit(job(tmp_path, number)) for number in range(4)]
     while len(killed) < 6:
         for worker in workers():
             if worker.pid not in killed:
                 worker.kill()
                 killed.add(worker.pid)
-        if len(killed) == 2:
-            futures = [local.submit(job(tmp_path, number)) for number in range(4)]
     assert {future.result(LONG).state for future in futures} == {"finished"}
 
 
@@ -303,9 +304,18 @@ def test_interrupt_hurries_what_runs_and_begins_nothing(started, tmp_path):
     assert local.submit(job(tmp_path)).result(LONG) == ended(job(tmp_path), State.INTERRUPTED, error="before it began")
 
 
+def test_no_more_workers_than_jobs(started, tmp_path):
+    local, seen = started(tell_pid, workers=12), set()
+    futures = [local.submit(job(tmp_path, number)) for number in range(2)]
+    while not all(future.done() for future in futures):
+        seen |= {worker.pid for worker in workers()}
+    assert {future.result().state for future in futures} == {"finished"}
+    assert 1 <= len(seen) <= 2
+
+
 def test_interrupt_ends_idle_workers_and_starts_no_others(started, tmp_path):
     local = started(tell_pid, workers=2)
-    local.submit(job(tmp_path)).result(LONG)
+    wait([local.submit(job(tmp_path, number)) for number in range(2)], LONG)
     wait_for(lambda: len(workers()) == 2)
     local.interrupt()
     wait_for(lambda: not workers())

@@ -8,14 +8,15 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeps.launch.job import Job, WorkerInfo, check_workers, execute_elsewhere, report_worker, token_file
+from sweeps.launch.job import Job, Unfit, WorkerInfo, check_workers, execute_elsewhere, report_worker, token_file
 from sweeps.runs import extras
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
@@ -25,7 +26,11 @@ _load = partial(extras.load, extra="dask", field="hydra/launcher", value="dask")
 
 _CLUSTERS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 _CONNECT = 10  # seconds for a scheduler to answer
-_REFRESH = 1.0  # seconds that a count of the workers is good for
+_REFRESH = 1.0  # seconds between looks at the workers
+_ANSWER = 5.0  # seconds for the scheduler to answer; it answers in milliseconds, unless its machine hangs
+_SILENT = 15.0  # seconds without a heartbeat, of which there are two a second, before a word is said of it
+_SCHEDULER = "the scheduler"
+_DEAF = 60.0  # seconds without one, after which the worker's nanny is to replace it
 _REPLACE = 30.0  # seconds without a worker after which a batch job has ended; a nanny restarts one in less
 
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss)://)?[^/\s:]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -104,9 +109,9 @@ class Options:
         return self.processes or max(1, self.cores // self.threads)
 
     @property
-    def expected_slots(self) -> int:
+    def expected_slots(self) -> int | None:
         """Workers once all have come; of a scheduler that is joined nothing is known before."""
-        return self.jobs * self.workers_per_job if self.cluster else 1
+        return self.jobs * self.workers_per_job if self.cluster else None
 
 
 class Dask:
@@ -127,10 +132,15 @@ class Dask:
         except BaseException:
             self._close_cluster()
             raise
-        self._futures: set[Any] = set()  # Dask forgets a task whose future nobody holds
-        self._slots, self._counted = 1, 0.0
+        self._futures: dict[Any, list[str] | None] = {}  # Dask forgets a task whose future nobody holds; its workers
+        self._kept = contextlib.ExitStack()  # the file that workers which join later must see, too
+        self._proof = ("", "")
         self._inhabited = time.monotonic()  # when there was a worker
         self._last_seen: dict[str, float] = {}  # batch job → when it had a worker
+        self._unfit: set[str] = set()  # workers that see another tree, or have other sources
+        self._news: deque[str] = deque()
+        self._looked = 0.0
+        self._watch = _Watch(self._client)
 
     def _connect(self, where: Any) -> Any:
         try:
@@ -144,44 +154,72 @@ class Dask:
 
     @property
     def slots(self) -> int:
-        if time.monotonic() - self._counted > _REFRESH and self._client.status == "running":
+        now = time.monotonic()
+        workers = self._fit()
+        if now - self._looked > _REFRESH and self._client.status == "running":
+            self._looked = now
+            self._news += self._watch.news(self._trains)
+            if workers or not self._watch.answered(now):
+                self._inhabited = now
             with contextlib.suppress(OSError):
-                workers = self._client.nthreads()
-                self._slots = max(1, sum(workers.values()))
-                self._inhabited = time.monotonic() if workers else self._inhabited
                 self._replace_ended()
-            self._counted = time.monotonic()
-            if self._counted - self._inhabited > self._options.wait:
+            self._call_back(workers)
+            if now - self._inhabited > self._options.wait:
                 raise self._no_worker()
-        return self._slots
+        return max(1, sum(workers.values()))
+
+    def _fit(self) -> dict[str, int]:
+        """Workers that may train, and their threads."""
+        return {worker: n for worker, n in self._watch.threads.items() if worker not in self._unfit}
+
+    def _call_back(self, workers: Iterable[str]) -> None:
+        """Tasks for workers of which all have gone would wait for ever."""
+        stranded = [done for done, chosen in list(self._futures.items()) if chosen and not {*chosen} & {*workers}]
+        if stranded and workers:
+            _within(_ANSWER, self._client.cancel, stranded)
+
+    def _trains(self, worker: str) -> bool:
+        """Whether it has a job of ours."""
+        keys = _within(_ANSWER, self._client.processing).get(worker, ())
+        return not {future.key for future in list(self._futures)}.isdisjoint(keys)
+
+    def news(self) -> list[str]:
+        """Of workers, and of the scheduler, that are not heard of any more, or must not train."""
+        return [self._news.popleft() for _ in range(len(self._news))]
 
     def describe(self) -> str:
         return f"{self.slots} Dask worker{'s' if self.slots > 1 else ''} of {self._client.scheduler.address}"
 
     def check(self, out: Path) -> None:
         wait, address = self._options.wait, self._client.scheduler.address
-        if not self._client.nthreads():
+        if not _within(_CONNECT, self._client.nthreads):
             print(f"waiting for the first worker of {address}, up to {wait:g} s", flush=True)
             try:
                 self._client.wait_for_workers(1, timeout=wait)
             except TimeoutError:
                 raise self._no_worker() from None
             self._inhabited = time.monotonic()
-        with token_file(out) as (path, token):
-            answers = self._client.run(report_worker, str(path), on_error="return")
+        path, token = self._kept.enter_context(token_file(out))
+        self._proof = str(path), token
+        try:
+            answers = _within(wait, self._client.run, report_worker, str(path), on_error="return")
+        except TimeoutError:
+            silent = ", ".join(self._watch.silent()) or "one of the workers"
+            raise InputError("hydra/launcher", silent, f"does not answer within {wait:g} s") from None
         for worker, answer in answers.items():
             if isinstance(answer, Exception) and not isinstance(answer, OSError):  # OSError: it has gone meanwhile
                 raise InputError(
                     "hydra/launcher", worker, f"cannot run the mlp-sweeps package ({type(answer).__name__}: {answer})"
                 )
         check_workers(out, token, [answer for answer in answers.values() if isinstance(answer, WorkerInfo)])
-        for worker, threads in self._client.nthreads().items():
+        for worker, threads in _within(_CONNECT, self._client.nthreads).items():
             if threads > 1:
                 raise InputError(
                     "hydra.launcher.address",
                     address,
                     f"{worker} has {threads} threads; a process trains one run: dask worker --nworkers N --nthreads 1",
                 )
+        _within(_CONNECT, self._watch.look)
         print(f"on {self.describe()}", flush=True)
 
     def _no_worker(self) -> InputError:
@@ -194,17 +232,27 @@ class Dask:
             raise InputError(
                 "hydra.launcher.address", self._options.address, "the scheduler has gone; start again to continue"
             )
-        # pure=False: the same job may be submitted again, and Dask would answer with the first one's outcome.
-        inner = self._client.submit(_run, job, pure=False, key=f"{job.run_id}-{time.monotonic_ns()}")
         outer: Future[Result] = Future()
-        self._futures.add(inner)
-        inner.add_done_callback(lambda done: self._deliver(job, done, outer))
+        self._send(job, outer)
         return outer
 
+    def _send(self, job: Job, outer: Future[Result]) -> None:
+        chosen = list(self._fit()) if self._unfit else None
+        # pure=False: the same job may be submitted again, and Dask would answer with the first one's outcome.
+        inner = self._client.submit(
+            _run, job, self._proof, pure=False, key=f"{job.run_id}-{time.monotonic_ns()}", workers=chosen
+        )
+        self._futures[inner] = chosen
+        inner.add_done_callback(lambda done: self._deliver(job, done, outer))
+
     def _deliver(self, job: Job, done: Any, outer: Future[Result]) -> None:
-        self._futures.discard(done)
+        self._futures.pop(done, None)
         try:
-            outer.set_result(done.result())
+            answer = done.result()
+            if isinstance(answer, Unfit):
+                self._turn_away(answer, job, outer)
+            else:
+                outer.set_result(answer)
         except self._distributed.KilledWorker as error:
             outer.set_result(
                 Result(job.run_id, job.run.path, State.LOST, error=f"{error.allowed_failures + 1} workers died of it")
@@ -214,17 +262,31 @@ class Dask:
         except Exception as error:
             outer.set_exception(error)
 
+    def _turn_away(self, unfit: Unfit, job: Job, outer: Future[Result]) -> None:
+        """Give the job to another worker, and no more to this one."""
+        if unfit.worker not in self._unfit:
+            self._unfit.add(unfit.worker)
+            self._news.append(f"{unfit.worker} gets no jobs: {unfit.reason}")
+        if self._fit():
+            self._send(job, outer)
+        else:
+            outer.set_result(Result(job.run_id, job.run.path, State.FAILED, error=unfit.reason))
+
     def interrupt(self) -> None:
         """Call back the jobs that no worker has; those may wait for long."""
         with contextlib.suppress(OSError):
-            begun = {key for keys in self._client.processing().values() for key in keys}
-            self._client.cancel([future for future in list(self._futures) if future.key not in begun])
+            begun = {key for keys in _within(_ANSWER, self._client.processing).values() for key in keys}
+            waiting = [future for future in list(self._futures) if future.key not in begun]
+            _within(_ANSWER, self._client.cancel, waiting)
 
     def close(self) -> None:
         """Leave a scheduler that was joined, call back what it still has of ours; end one that was started."""
+        self._watch.close()
+        self._kept.close()
         with contextlib.suppress(OSError):
-            self._client.cancel(list(self._futures))
-        self._client.close()
+            _within(_ANSWER, self._client.cancel, list(self._futures))
+        with contextlib.suppress(OSError):
+            _within(_ANSWER, self._client.close, _ANSWER)
         self._close_cluster()
 
     def _close_cluster(self) -> None:
@@ -249,6 +311,97 @@ class Dask:
                 del self._last_seen[job]
             self._cluster.sync(self._cluster.scale_down, ended)
             self._cluster.scale(jobs=self._options.jobs)
+
+
+class _Watch:
+    """Looks at the workers from a thread of its own, for the scheduler may hang, and a signal is to be seen then, too.
+
+    Attributes:
+        threads: worker → how many it has, as last told.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.threads: dict[str, int] = {}
+        self._client = client
+        self._answered = time.monotonic()  # when the scheduler last did
+        self._heard: dict[str, tuple[object, float]] = {}  # worker → its last heartbeat, by whose clock, when we saw it
+        self._said: set[str] = set()
+        self._deaf: set[str] = set()
+        self._closed = threading.Event()
+        threading.Thread(target=self._look_on, name="dask-watch", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _look_on(self) -> None:
+        while not self._closed.wait(_REFRESH):
+            with contextlib.suppress(Exception):  # the client is closed, or the scheduler gone: submit() says so
+                self.look()
+
+    def look(self) -> None:
+        """See what the scheduler says now; may take for ever."""
+        workers = self._client.sync(self._client.scheduler.identity)["workers"]
+        now = time.monotonic()
+        for worker, known in workers.items():
+            if self._heard.get(worker, (None, 0.0))[0] != known["last_seen"]:
+                self._heard[worker] = known["last_seen"], now
+        self._heard = {worker: heard for worker, heard in self._heard.items() if worker in workers}
+        self.threads = {worker: known["nthreads"] for worker, known in workers.items()}
+        self._answered = now
+
+    def answered(self, now: float) -> bool:
+        """Whether the scheduler answers."""
+        return now - self._answered < _SILENT
+
+    def silent(self, seconds: float = _SILENT) -> dict[str, float]:
+        """Workers that have not been heard of for so long, and since when."""
+        if not self.answered(time.monotonic()):
+            return {}
+        return {worker: when for worker, (_, when) in self._heard.items() if self._answered - when > seconds}
+
+    def news(self, trains: Callable[[str], bool]) -> list[str]:
+        """What has come about since this was last called; a worker that stays silent is replaced, if it has a nanny."""
+        lines, now = [], time.monotonic()
+        silent = self.silent()
+        if not self.answered(now):
+            silent[_SCHEDULER] = self._answered
+        for who, when in silent.items():
+            if who not in self._said:
+                lines.append(f"{who} has not been heard of since {_clock(when)}")
+        back = (self._said - silent.keys()) & {*self.threads, _SCHEDULER}
+        lines += [f"{who} is heard of again" for who in back]
+        self._said = set(silent)
+        for worker in self.silent(_DEAF).keys() - self._deaf:
+            with contextlib.suppress(Exception):
+                if trains(worker):
+                    self._deaf.add(worker)
+                    _begin(self._client.restart_workers, [worker], timeout=_DEAF, raise_for_error=False)
+                    lines.append(f"{worker} is to be replaced by its nanny, and its job tried elsewhere")
+        return lines
+
+
+def _clock(when: float) -> str:
+    """A time of the monotonic clock, as of the day."""
+    return time.strftime("%H:%M:%S", time.localtime(time.time() - (time.monotonic() - when)))
+
+
+def _begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+    """Call it in a thread of its own, which the process does not wait for."""
+    answer: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call(*arguments, **options))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer
+
+
+def _within(seconds: float, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What a call that may wait for ever gives; TimeoutError, which is an OSError, where it takes longer."""
+    return _begin(call, *arguments, **options).result(seconds)
 
 
 async def _probe(address: str) -> None:
@@ -329,7 +482,7 @@ def _end(cluster: Any) -> None:
 _alone = threading.Lock()  # BLAS threads and logs are a process's, so it trains one run even if it has more threads
 
 
-def _run(job: Job) -> Result:
+def _run(job: Job, proof: tuple[str, str]) -> Result | Unfit:
     """On a worker. The job ends after its epoch if the task was called back, or the main process has died."""
     from distributed import Status, get_worker
 
@@ -340,4 +493,4 @@ def _run(job: Job) -> Result:
         return task.state == "cancelled" or worker.status in (Status.closing, Status.closed)
 
     with _alone:
-        return execute_elsewhere(job, unwanted)
+        return execute_elsewhere(job, proof, unwanted, worker.address)

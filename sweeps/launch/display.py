@@ -1,5 +1,6 @@
 """What a sweep shows: a live picture in a terminal, a line for each job that ends elsewhere, and the summary."""
 
+import io
 import sys
 import time
 from collections import Counter
@@ -187,7 +188,8 @@ class Display:
 def _console(*, soft_wrap: bool = False) -> Console:
     """On stdout. A notebook's says that it is a terminal, but would keep every state of a live picture."""
     terminal = None if sys.stdout is sys.__stdout__ else False
-    return Console(file=sys.stdout, force_terminal=terminal, force_jupyter=False, highlight=False, soft_wrap=soft_wrap)
+    file = sys.stdout or io.StringIO()  # None where it is closed
+    return Console(file=file, force_terminal=terminal, force_jupyter=False, highlight=False, soft_wrap=soft_wrap)
 
 
 def common(jobs: Iterable[Job]) -> frozenset[str]:

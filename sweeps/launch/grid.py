@@ -13,12 +13,13 @@ fixed values) from the command line, which wins over the YAML where both name a 
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override, QuotedString, RangeSweep
 
 from sweeps.runs.errors import InputError
 
@@ -26,6 +27,7 @@ Axis = list[tuple[str, ...]]
 """The settings of one key, or of several that vary together: each a tuple of overrides."""
 
 _SEED = "seed"
+_MOST = 100_000  # points of a sweep, all of which are composed and kept before the first is trained
 
 
 class Grids:
@@ -40,7 +42,9 @@ class Grids:
     def __init__(self, parser: OverridesParser, grids: object, params: object = None) -> None:
         self._parser = parser
         self._grids = _as_list(grids)
-        self._params = dict(params) if isinstance(params, Mapping) else {}
+        if not isinstance(params, Mapping | None):
+            raise InputError("hydra.sweeper.params", params, "must be a mapping of keys to values")
+        self._params = dict(params or {})
 
     def points(self, arguments: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str | None]]:
         """Pairs of a point's overrides and its grid's own ``where``; seeds outermost, then grid by grid.
@@ -57,6 +61,7 @@ class Grids:
         expanded = [self._expand(number, grid, line) for number, grid in enumerate(self._grids, start=1)]
         # A seed may come from the command line or from the grids; the same seeds are gathered across grids.
         seeds = dict.fromkeys(seed for axes, _ in expanded for seed in axes.get(_SEED, [()]))
+        refuse_too_many("points", sum(math.prod(map(len, axes.values())) for axes, _ in expanded))
         for seed in seeds:
             for axes, where in expanded:
                 if seed in axes.get(_SEED, [()]):
@@ -70,7 +75,7 @@ class Grids:
         if not isinstance(grid, Mapping):
             raise InputError(field, grid, "must be a mapping of keys to values")
         grid = dict(grid)
-        where = grid.pop("where", None)
+        where = condition(f"{field}.where", grid.pop("where", None))
         zipped = grid.pop("zip", None) or []
         axes: dict[str, Axis] = dict(line)
         for key, value in grid.items():
@@ -117,7 +122,38 @@ class Grids:
                 override.input_line or "",
                 "is a continuous range; the grid sweeper wants values, or choose a search",
             )
+        value = override.value()
+        if isinstance(value, RangeSweep):
+            refuse_too_many(key, steps(key, value), str(override.input_line).partition("=")[2])
         return [(f"{key}={text}",) for text in override.sweep_string_iterator()]
+
+
+def condition(field: str, value: object) -> str | None:
+    """A check as in :mod:`sweeps.runs.schema`: null, or the text of a condition."""
+    if value is not None and not isinstance(value, str):
+        raise InputError(field, value, "must be a condition as a text, like lr <= 0.01 or model == 'mlp2'")
+    return value or None
+
+
+def steps(key: str, values: RangeSweep) -> float:
+    """How many values a range has.
+
+    Raises:
+        InputError: it never ends.
+    """
+    assert values.start is not None
+    assert values.stop is not None
+    count = (values.stop - values.start) / values.step if values.step else math.inf
+    if not math.isfinite(count):
+        raise InputError(key, f"range({values.start},{values.stop},{values.step})", "must have an end")
+    return max(0, math.ceil(count))
+
+
+def refuse_too_many(field: str, count: float, value: str = "") -> None:
+    """Raise InputError where a sweep of so many points would fill the memory."""
+    if count > _MOST:
+        said = f"{count:,}" if count < 10**15 else f"{count:.0e}"
+        raise InputError(field, value or said, f"would be {said} points; a sweep has at most {_MOST:,}")
 
 
 def value_of(value: object) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeps.launch.sending import Sent, unpacked
+from sweeps.launch.sending import Sent, foreign, unpacked
 from sweeps.runs import code
 from sweeps.runs.directory import RunDir, to_yaml
 from sweeps.runs.errors import Busy, DamagedRun, InputError, Interrupted
@@ -108,11 +108,28 @@ def _record(job: Job) -> None:
     write_atomic(hydra / "config.yaml", to_yaml(job.spec.values), durable=False)
 
 
-def execute_elsewhere(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Result:
-    """:func:`execute` on a worker that may have joined since they were checked: never train into a private tree."""
-    if not (job.spec.out / "sweeps").is_dir():
-        error = str(_unseen(job.spec.out, socket.gethostname()))
-        return Result(job.run_id, job.run.path, State.FAILED, error=error)
+@dataclass(frozen=True)
+class Unfit:
+    """What a worker answers that must not train, and why."""
+
+    worker: str
+    reason: str
+
+
+def execute_elsewhere(
+    job: Job, proof: tuple[str, str], unwanted: Callable[[], bool] = lambda: False, worker: str = ""
+) -> Result | Unfit:
+    """:func:`execute` on a worker that may have joined since they were checked.
+
+    Args:
+        proof: path and content of the file that only those see who share the results tree.
+    """
+    host = socket.gethostname()
+    if _read_token(proof[0]) != proof[1]:
+        return Unfit(worker or host, str(_unseen(job.spec.out, host)))
+    assert job.program is not None
+    if package := foreign(job.program):
+        return Unfit(worker or host, str(_other_version(host, package)))
     return execute(job, unwanted)
 
 
@@ -147,11 +164,14 @@ def token_file(out: Path) -> Iterator[tuple[Path, str]]:
 
 def report_worker(path: str) -> WorkerInfo:
     """Read a file that the main process has just written: proof that both see one results tree."""
+    return WorkerInfo(socket.gethostname(), _read_token(path), code.package_digest("sweeps"))
+
+
+def _read_token(path: str) -> str | None:
     try:
-        token = Path(path).read_text()
+        return Path(path).read_text()
     except OSError:
-        token = None
-    return WorkerInfo(socket.gethostname(), token, code.package_digest("sweeps"))
+        return None
 
 
 def check_workers(out: Path, token: str, workers: list[WorkerInfo]) -> None:
@@ -165,11 +185,12 @@ def check_workers(out: Path, token: str, workers: list[WorkerInfo]) -> None:
         if worker.token != token:
             raise _unseen(out, worker.host)
         if worker.package != mine:
-            raise InputError(
-                "hydra/launcher",
-                worker.host,
-                "this worker has another version of the sweeps package; install the same everywhere",
-            )
+            raise _other_version(worker.host, "sweeps")
+
+
+def _other_version(host: str, package: str) -> InputError:
+    said = f"this worker has another version of the {package} package; install the same everywhere"
+    return InputError("hydra/launcher", host, said)
 
 
 def _unseen(out: Path, host: str) -> InputError:

@@ -39,6 +39,9 @@ class Executor(Protocol):
     def submit(self, job: Job) -> Future[Result]:
         """A worker that dies is an result ("lost"), not an exception."""
 
+    def news(self) -> list[str]:
+        """What the user should know of workers, a line each, since this was last asked."""
+
     def interrupt(self) -> None:
         """Hurry running jobs to their end, where there is a way. They also watch the sweep's stop file."""
 
@@ -122,6 +125,8 @@ class Sweep:
                                 source.ended(final)
                             if final.state == State.FAILED and self._policy.on_error == "stop":
                                 self._stop()
+                    for line in self._executor.news():
+                        self._display.note(line)
                     self._display.refresh(self._running)
         finally:
             self._stop_file.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ Exit status: 0 finished or diverged (both are results), 1 failed, 2 unusable inp
 SIGTERM.
 """
 
+import contextlib
 import functools
 import inspect
 import os
@@ -19,9 +20,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.launch.compose import plain, refuse_unnamed_choices
+from sweeps.launch.compose import plain, refuse_unnamed_choices, unreadable
+from sweeps.runs import command, progress
 from sweeps.runs import program as programs
-from sweeps.runs import progress
 from sweeps.runs.command import fail
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.program import Program, RunSpec
@@ -67,7 +68,8 @@ def command_line(
     results: list[Result] = []  # Hydra's main returns nothing
 
     def task(cfg: DictConfig) -> Result:
-        spec = _spec(program, cfg, HydraConfig.get().sweeper)
+        with contextlib.chdir(HydraConfig.get().runtime.cwd):  # which relative paths mean, with hydra.job.chdir too
+            spec = _spec(program, cfg, HydraConfig.get().sweeper)
         with progress.epochs(spec.epochs, program.describe) as show:
             result = train(program, spec, on_epoch=show)
         print(progress.summary(result, spec.epochs, program.describe))
@@ -80,20 +82,22 @@ def command_line(
 
     @functools.wraps(program.function)
     def main() -> None:
+        command.begin(lasting=True)
         _register(program)
         traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
         words = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
         sys.argv[1:] = words if own_directory else _with_ours(words)
         try:
+            os.getcwd()
+        except FileNotFoundError:  # which Hydra wants to know
+            sys.exit(fail("the working directory has been deleted; cd to another", 2))
+        try:
             if config_path and "://" not in config_path:
                 refuse_unnamed_choices(words, Path(config_path))
             run()
         except KeyboardInterrupt:
             sys.exit(130)
-        except BrokenPipeError:  # the reader, such as `| head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
         except Exception as error:
             if traceback_wanted:
                 raise
@@ -151,7 +155,7 @@ def _report(error: Exception, keys: Iterable[str]) -> int:
     """Print the root of an error; 2 if the input is to blame, 1 if not."""
     chain = list(_causes(error))
     status = 2
-    blamed = next((cause for cause in chain if isinstance(cause, InputError)), None)
+    blamed = next((cause for cause in chain if isinstance(cause, InputError)), None) or unreadable(error)
     if blamed:
         message = str(blamed)
     elif isinstance(error, OverrideParseException):

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,15 @@ from sweeps.launch.job import Job
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import folder, read_file, write_atomic
 from sweeps.runs.status import now
+
+
+def sweep_name(field: str, value: object) -> str | None:
+    """A check as in :mod:`sweeps.runs.schema`: what may name a sweep, a date like 20261124 too; null for a default."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise InputError(field, value, "must be a text; quote it")
+    return value
 
 
 class Manifest:
@@ -28,8 +38,8 @@ class Manifest:
         self.name = name
         self.folder = out / "sweeps" / name
         self.path = self.folder / "manifest.json"
-        # A file of this process alone: the same sweep may run elsewhere, and is not to be stopped with it.
-        self.stop_file = self.folder / f"stop-{socket.gethostname()}-{os.getpid()}"
+        # Of this process alone: the same sweep may run elsewhere. Containers have the same host name and pid again.
+        self.stop_file = self.folder / f"stop-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     def add(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
         """Write the jobs down before the first of them starts."""

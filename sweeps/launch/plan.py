@@ -16,10 +16,12 @@ from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf._utils import split_key
 from omegaconf.errors import OmegaConfBaseException
 
 from sweeps.launch.application import Task, freeze, identity_of, sweep_dir
+from sweeps.launch.compose import composing
 from sweeps.launch.job import Job
 from sweeps.runs.conditions import holds
 from sweeps.runs.errors import DamagedRun, InputError
@@ -162,22 +164,26 @@ class Planner:
         return OmegaConf.select(self._master, key, throw_on_missing=False, default=_ABSENT) is not _ABSENT
 
     def _is_plain(self, override: Override) -> bool:
-        """Whether it sets a value that is there, so that it needs no composing."""
+        """Whether it sets a value that is there, no ${…} or mapping to be merged, so that it needs no composing."""
         key = override.key_or_group
         return (
             not (override.is_add() or override.is_delete() or override.package)
+            and "{" not in override.get_value_element_as_str()
             and not self._is_group(key)
             and self._is_key(key)
         )
 
     def _compose(self, overrides: tuple[str, ...]) -> Any:
-        composed = self._loader.load_sweep_config(self._master, list(overrides))
+        with composing():
+            composed = self._loader.load_sweep_config(self._master, list(overrides))
         if self._is_application:
             return composed
-        task = _task(composed)
-        # Without interpolations a plain mapping will do, which is a hundred times cheaper to copy and patch.
+        task = composed
+        with read_write(task), open_dict(task):
+            del task["hydra"]
+        # Without interpolations and types a plain mapping will do, which is a hundred times cheaper to copy and patch.
         raw = OmegaConf.to_container(task, resolve=False)
-        return task if "${" in str(raw) else _plain(task)
+        return task if "${" in str(raw) or _is_typed(task) else _plain(task)
 
     def _patch(self, values: Any, override: Override) -> None:
         if isinstance(values, DictConfig):
@@ -187,10 +193,26 @@ class Planner:
                 said = str(error).splitlines()[0]
                 raise InputError(override.key_or_group, override.get_value_element_as_str(), said) from None
             return
-        *parents, last = override.key_or_group.split(".")
+        *parents, last = split_key(override.key_or_group)
         for parent in parents:
-            values = values[parent]
-        values[last] = override.value()
+            values = values[_place(values, parent)]
+        values[_place(values, last)] = override.value()
+
+
+def _is_typed(node: Any) -> bool:
+    """Whether values have to be of declared types, into which Hydra converts them."""
+    if OmegaConf.get_type(node) not in (dict, list, None) or node._metadata.element_type not in (Any, None):
+        return True
+    if node._is_none() or node._is_missing() or node._is_interpolation():
+        return False
+    children = (node._get_node(key) for key in (node if OmegaConf.is_dict(node) else range(len(node))))
+    return any(
+        _is_typed(child) if OmegaConf.is_config(child) else child._metadata.ref_type is not Any for child in children
+    )
+
+
+def _place(values: Any, key: str) -> Any:
+    return int(key) if isinstance(values, list) else key  # model.hidden.0 and model.hidden[0] are a list's
 
 
 @contextlib.contextmanager

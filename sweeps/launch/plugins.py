@@ -22,19 +22,19 @@ from omegaconf import DictConfig, OmegaConf
 from sweeps.launch import display, estimate
 from sweeps.launch.application import Task, application, described, run_by_other, sweep_dir
 from sweeps.launch.display import Display
-from sweeps.launch.grid import Grids
+from sweeps.launch.grid import Grids, condition
 from sweeps.launch.job import Job, epochs_done
 from sweeps.launch.launch import Executor, JobSource, Policy, Sweep
-from sweeps.launch.manifest import Manifest
+from sweeps.launch.manifest import Manifest, sweep_name
 from sweeps.launch.plan import Planner, split
 from sweeps.launch.sending import pack
 from sweeps.runs import code, notes
 from sweeps.runs.checkpoint import refuse_pruned
-from sweeps.runs.command import fail
+from sweeps.runs.command import fail, use_streams
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.program import Program
-from sweeps.runs.schema import fields, integer, list_of, number, one_of, optional, text
+from sweeps.runs.schema import fields, flag, integer, list_of, number, one_of, optional, text
 from sweeps.runs.session import recorded_code
 from sweeps.runs.status import Result, State
 from sweeps.runs.trackers import choice
@@ -86,6 +86,8 @@ class LaunchingSweeper(Sweeper):
     """
 
     program: Program
+    retrain = "hydra.sweeper.code=retrain"
+    """How the user says so."""
 
     def __init__(self, program: Mapping[str, Any]) -> None:
         self._given = {
@@ -98,13 +100,23 @@ class LaunchingSweeper(Sweeper):
 
         self.hydra_context, self.config = hydra_context, config
         self.program = program_of(task_function, hydra_context, self._given)
+        use_streams(lasting=True)
         with reported(self.program):
             self.check_options()
+            self._refuse_chdir()
             self.launcher = Plugins.instance().instantiate_launcher(
                 hydra_context=hydra_context, task_function=task_function, config=config
             )
         if isinstance(self.launcher, SweepLauncher):
             self.launcher.program = self.program
+
+    def _refuse_chdir(self) -> None:
+        assert self.config is not None
+        asked = any(text.startswith("hydra.job.chdir=") for text in self.config.hydra.overrides.hydra)
+        if asked and self.config.hydra.job.chdir and not isinstance(self.program.function, Task):
+            raise InputError(
+                "hydra.job.chdir", True, "is for single runs; a sweep's stay where it was started, run.path is its own"
+            )
 
     def check_options(self) -> None:
         """Raise InputError if an option cannot be used."""
@@ -120,9 +132,17 @@ class LaunchingSweeper(Sweeper):
 
 
 def reconcile(
-    program: Program, what: str, ended: list[Result], left: list[Job], jobs: Sequence[Job]
+    program: Program,
+    what: str,
+    ended: list[Result],
+    left: list[Job],
+    jobs: Sequence[Job],
+    retrain: str = "hydra.sweeper.code=retrain",
 ) -> tuple[list[Result], list[Job]]:
     """What to do with finished runs that other code made: warn, refuse, ignore or retrain.
+
+    Args:
+        retrain: how the user says so.
 
     Raises:
         InputError: refuse; or more is wanted of a run whose checkpoint was removed.
@@ -146,7 +166,7 @@ def reconcile(
     if what == "refuse":
         raise InputError("hydra.sweeper.code", "refuse", f"{said}; warn, ignore or retrain lets the sweep go on")
     if what == "warn":
-        print(f"warning: {said}; hydra.sweeper.code=retrain trains them again, ignore says nothing")
+        print(f"warning: {said}; {retrain} trains them again, ignore says nothing")
         return ended, left
     print(f"{said}; they are set aside and trained again")
     for run_id in stale:
@@ -181,6 +201,12 @@ class GridSweeper(LaunchingSweeper):
         self._grids = OmegaConf.to_container(grids, resolve=True) if OmegaConf.is_config(grids) else grids
         self._params = OmegaConf.to_container(params, resolve=True) if OmegaConf.is_config(params) else params
         self._where, self._name, self._dry_run = where, name, dry_run
+
+    def check_options(self) -> None:
+        super().check_options()
+        self._where = condition("hydra.sweeper.where", self._where)
+        self._name = sweep_name("hydra.sweeper.name", self._name)
+        self._dry_run = flag()("hydra.sweeper.dry_run", self._dry_run)
 
     def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
         """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n.
@@ -217,7 +243,7 @@ class GridSweeper(LaunchingSweeper):
         return self.run_jobs(jobs, name, command, dry_run=self._dry_run)
 
     def run_jobs(self, jobs: list[Job], name: str, command: Sequence[str], *, dry_run: bool = False) -> SweepResult:
-        ended, left = reconcile(self.program, self._code, *split(jobs, self.program), jobs)
+        ended, left = reconcile(self.program, self._code, *split(jobs, self.program), jobs, self.retrain)
         manifest = Manifest(jobs[0].spec.out, name)
         slots = getattr(self.launcher, "slots", 1)
         print(describe(manifest.name, self.program, jobs, ended, left, slots))
@@ -272,11 +298,16 @@ class GridSweeper(LaunchingSweeper):
 
 
 class SweepLauncher(Launcher):
-    """A launcher over the scheduler; ``executor`` makes where the jobs run, once there is something to run."""
+    """A launcher over the scheduler; ``executor`` makes where the jobs run, once there is something to run.
+
+    ``slots`` are the workers that there will be; None where only the cluster itself can tell.
+    """
 
     program: Program
 
-    def __init__(self, executor: Callable[[], Executor], slots: int, threads: int, policy: Mapping[str, Any]) -> None:
+    def __init__(
+        self, executor: Callable[[], Executor], slots: int | None, threads: int, policy: Mapping[str, Any]
+    ) -> None:  # fmt: skip
         self._executor = executor
         self.slots = slots
         self.threads = threads
@@ -360,7 +391,7 @@ def ray(threads: int, retries: int, timeout: float | None, on_error: str, **opti
 
     policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
     checked = Options.of(threads=threads, **options)
-    return SweepLauncher(lambda: Ray(checked), 1, checked.threads, policy)
+    return SweepLauncher(lambda: Ray(checked), None, checked.threads, policy)
 
 
 @contextlib.contextmanager
@@ -398,6 +429,8 @@ def _value(result: Result) -> Any:
     row = result.last
     if result.state != State.FINISHED or row is None:
         return float("inf")
+    if result.returned is not None:
+        return result.returned
     for name in ("result", "valid_loss"):
         if name in row:
             return row[name]
@@ -405,7 +438,9 @@ def _value(result: Result) -> Any:
     return next(iter(values.values()), None) if len(values) <= 1 else values
 
 
-def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int) -> str:
+def describe(
+    name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int | None
+) -> str:
     """``lr: 4 runs, 3 finished already, 1 to train (100 epochs), about 2 min on 2 workers``."""
     parts = [f"{len(ended) + len(left)} runs"]
     if ended:
@@ -420,11 +455,13 @@ def describe(name: str, program: Program, jobs: Sequence[Job], ended: list[Resul
         speed = estimate.speed(program, timed)
         total = sum(epochs for _, epochs in todo)
         parts.append(f"{len(left)} to train ({total} epochs)" if program.budget else f"{len(left)} to train")
-        on = f"on {slots} worker{'s' if slots > 1 else ''}"
-        if speed:
-            seconds = estimate.parallel_seconds([cost * epochs / speed for cost, epochs in todo], slots)
-            on = f"about {estimate.duration(seconds)} {on}"
-        parts.append(on)
+        if slots:  # else the cluster has not told yet
+            slots = min(slots, len(left))
+            on = f"on {slots} worker{'s' if slots > 1 else ''}"
+            if speed:
+                seconds = estimate.parallel_seconds([cost * epochs / speed for cost, epochs in todo], slots)
+                on = f"about {estimate.duration(seconds)} {on}"
+            parts.append(on)
     return f"{name}: {', '.join(parts)}"
 
 

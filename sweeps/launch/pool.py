@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -98,6 +99,10 @@ class Pool:
             self._finish_queue(_not_begun)
         return future
 
+    def news(self) -> list[str]:
+        """Nothing: a worker that dies is told as what its job suffered."""
+        return []
+
     def interrupt(self) -> None:
         """Ask the workers to end their runs at once; idle ones just end. No job is started any more."""
         self._interrupted = True
@@ -128,19 +133,22 @@ class Pool:
             self._end()
 
     def _start_missing(self) -> None:
-        while len(self._workers) < self.slots and time.monotonic() >= self._next_start:
+        """As many as there are jobs for."""
+        busy = sum(worker.future is not None for worker in self._workers)
+        wanted = min(self.slots, busy + len(self._queue))
+        while len(self._workers) < wanted and time.monotonic() >= self._next_start:
             if self._interrupted or (self._failed_starts and not self._queue):
                 return
             try:
                 self._workers.append(_Worker.start(self._greeting, self._threads))
-            except OSError:  # no process, memory or descriptor is left
-                self._note_failed_start()
+            except OSError as error:  # no process, memory or descriptor is left
+                self._note_failed_start(error.strerror or str(error))
 
-    def _note_failed_start(self) -> None:
+    def _note_failed_start(self, why: str) -> None:
         self._failed_starts += 1
         self._next_start = time.monotonic() + min(1.0, 0.1 * self._failed_starts)
         if self._failed_starts >= _ATTEMPTS and not any(worker.ready for worker in self._workers):
-            self._finish_queue(_no_worker)
+            self._finish_queue(partial(_no_worker, why))
 
     def _hand_out(self) -> None:
         if self._interrupted:
@@ -188,7 +196,7 @@ class Pool:
         status = worker.end(patience=1.0)
         worker.finish(state, error or _cause(status))
         if not worker.ready:
-            self._note_failed_start()
+            self._note_failed_start(_cause(status))
 
     def _finish_queue(self, result: Callable[[Job], Result]) -> None:
         with contextlib.suppress(IndexError):
@@ -275,8 +283,8 @@ def _cause(status: int) -> str:
     return f"worker killed by {name}" + " (out of memory?)" * (name == "SIGKILL")
 
 
-def _no_worker(job: Job) -> Result:
-    return _ended(job, State.FAILED, f"no worker could start in {_ATTEMPTS} attempts")
+def _no_worker(why: str, job: Job) -> Result:
+    return _ended(job, State.FAILED, f"no worker could start in {_ATTEMPTS} attempts: {why}")
 
 
 def _not_begun(job: Job) -> Result:

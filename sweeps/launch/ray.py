@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sweeps.launch.job import Job, check_workers, execute_elsewhere, report_worker, token_file
+from sweeps.launch.job import Job, Unfit, check_workers, execute_elsewhere, report_worker, token_file
 from sweeps.runs import extras
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import fields, integer, number, optional, text
@@ -67,6 +67,8 @@ class Ray:
             num_cpus=options.num_cpus, memory=options.memory, max_retries=0, scheduling_strategy="SPREAD"
         )(execute_elsewhere)
         self._refs: dict[Future[Result], Any] = {}
+        self._kept = contextlib.ExitStack()  # the file that nodes which join later must see, too
+        self._proof = ("", "")
         self._slots, self._counted = 1, 0.0
 
     def _connect(self) -> None:
@@ -120,15 +122,14 @@ class Ray:
                     "hydra.launcher.num_cpus", f"{self._options.num_cpus:g}", "no node of the cluster has so many"
                 )
             time.sleep(0.5)
-        with token_file(out) as (path, token):
-            answers = [self._on(node, str(path)) for node in self._fitting_nodes()]
-            try:
-                workers = self._ray.get(answers, timeout=self._options.wait)
-            except self._errors.RayError as error:
-                last = str(error).strip().splitlines()[-1]
-                raise InputError(
-                    "hydra/launcher", "ray", f"a node cannot run the mlp-sweeps package ({last})"
-                ) from None
+        path, token = self._kept.enter_context(token_file(out))
+        self._proof = str(path), token
+        answers = [self._on(node, str(path)) for node in self._fitting_nodes()]
+        try:
+            workers = self._ray.get(answers, timeout=self._options.wait)
+        except self._errors.RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise InputError("hydra/launcher", "ray", f"a node cannot run the mlp-sweeps package ({last})") from None
         check_workers(out, token, workers)
         print(f"on {self.describe()}", flush=True)
 
@@ -137,7 +138,7 @@ class Ray:
         return self._ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=affinity)(report_worker).remote(path)
 
     def submit(self, job: Job) -> Future[Result]:
-        ref = self._task.remote(job)
+        ref = self._task.remote(job, self._proof)
         outer: Future[Result] = Future()
         self._refs[outer] = ref
         ref.future().add_done_callback(lambda done: self._deliver(job, done, outer))
@@ -148,7 +149,10 @@ class Ray:
         errors = self._errors
         lost = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.ObjectLostError)
         try:
-            outer.set_result(done.result())
+            answer = done.result()
+            if isinstance(answer, Unfit):
+                answer = Result(job.run_id, job.run.path, State.LOST, error=answer.reason)
+            outer.set_result(answer)
         except errors.TaskCancelledError:
             outer.set_result(Result(job.run_id, job.run.path, State.INTERRUPTED, error="called back"))
         except (*lost, errors.RaySystemError, errors.LocalRayletDiedError) as error:
@@ -158,6 +162,10 @@ class Ray:
         except Exception as error:
             outer.set_exception(error)
 
+    def news(self) -> list[str]:
+        """Nothing: a node that dies is told as what its jobs suffered."""
+        return []
+
     def interrupt(self) -> None:
         """Call back what has not begun; to what runs, this is a SIGINT."""
         for ref in list(self._refs.values()):
@@ -166,6 +174,7 @@ class Ray:
 
     def close(self) -> None:
         """Leave the cluster; Ray ends what of ours still runs there."""
+        self._kept.close()
         self._ray.shutdown()
 
 

@@ -33,6 +33,8 @@ class Sent:
     """The working directory, which a job's relative paths mean."""
     sweep: str
     """Tells one sweep from the next, before which the user may have edited the code."""
+    packages: tuple[tuple[str, str], ...] = ()
+    """This package, and that of a program which the worker imports, with the SHA-256 of their sources here."""
 
 
 def pack(program: Program) -> Sent:
@@ -42,8 +44,11 @@ def pack(program: Program) -> Sent:
         InputError: it cannot be sent; names what holds it back.
     """
     path = tuple(os.path.abspath(entry) for entry in sys.path)
+    imported = _reference(program)
+    names = ("sweeps", program.function.__module__.partition(".")[0]) if imported else ("sweeps",)
+    packages = tuple((name, code.package_digest(name)) for name in names)
     try:
-        return Sent(path, _dumps(_reference(program) or _by_value(program)), os.getcwd(), uuid.uuid4().hex)
+        return Sent(path, _dumps(imported or _by_value(program)), os.getcwd(), uuid.uuid4().hex, packages)
     except Exception as error:  # whatever an object's own pickling raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
@@ -79,6 +84,13 @@ def unpacked(sent: Sent) -> Iterator[Program]:
         yield program
     finally:
         os.chdir(before)
+
+
+@functools.lru_cache(maxsize=8)
+def foreign(sent: Sent) -> str | None:
+    """The package that is another one here than where it was sent from, if one is."""
+    _unpack(sent)  # for its search path
+    return next((name for name, digest in sent.packages if code.package_digest(name) != digest), None)
 
 
 _brought: list[str] = []  # to sys.path, by the sweep before

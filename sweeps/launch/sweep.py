@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import math
 import shlex
 import signal
 import sys
@@ -21,8 +22,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.launch.compose import initialized
-from sweeps.launch.grid import value_of
+from sweeps.launch.compose import composing, initialized
+from sweeps.launch.grid import refuse_too_many, value_of
 from sweeps.launch.job import Job
 from sweeps.launch.plugins import DECLARED, GridSweeper, SweepLauncher, SweepResult
 from sweeps.launch.pool import Pool, workers_for
@@ -73,14 +74,17 @@ def sweep(
     """
     settings = {key: options.pop(key) for key in _SETTINGS if key in options}
     program: Program = programs.program(function, **options) if options else programs.program(function)
-    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
-        if program.config:
-            swept = _by_hydra(program, what, Path(out), epochs, workers, name, settings)
-        else:
-            swept = _by_grid(program, what, Path(out), epochs, workers, name, settings)
+    train = _by_hydra if program.config else _by_grid
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+            swept = train(program, what, Path(out), epochs, workers, name, settings)
+    except InputError as error:  # of an argument, by its name on the command line
+        field = error.field.removeprefix("hydra.sweeper.").removeprefix("hydra.launcher.")
+        raise InputError(field, error.value, error.allowed) from None
     return _collected(swept, Path(out))
 
 
+_RETRAIN = 'code="retrain"'
 _SETTINGS = ("tracker", "code", "retries", "timeout", "on_error")
 
 
@@ -113,6 +117,7 @@ def _by_grid(
     declared |= {"out": str(out), "code": settings.get("code", "warn")}
     sweeper = GridSweeper({}, None, None, False, **declared)
     sweeper.check_options()
+    sweeper.retrain = _RETRAIN
     sweeper.program = launcher.program = program
     sweeper.launcher = launcher
     named = name or sweeper.name_of([key for grid in what for key in grid], list(jobs.values()))
@@ -123,10 +128,13 @@ def _points(grid: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], dict[
     """Every combination, the last key the fastest."""
     axes = []
     for key, value in grid.items():
+        if isinstance(value, range):
+            refuse_too_many(key, len(value), str(value))
         plain = _plain(value)
         if isinstance(plain, list) and not plain:
             raise InputError(key, plain, "must have at least one value")
         axes.append([(str(key), item) for item in (plain if isinstance(plain, list) else [plain])])
+    refuse_too_many("points", math.prod(map(len, axes)))
     for combination in itertools.product(*axes):
         values: dict[str, Any] = {}
         for key, item in combination:
@@ -171,7 +179,7 @@ def _by_hydra(
 
     task.program = program  # type: ignore[attr-defined]
     try:
-        with initialized(Path(folder)) as hydra:
+        with initialized(Path(folder)) as hydra, composing():
             config = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN, from_shell=False)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             sweeper = Plugins.instance().instantiate_sweeper(
@@ -181,6 +189,7 @@ def _by_hydra(
             )
         if not isinstance(sweeper, GridSweeper):
             raise InputError("hydra/sweeper", type(sweeper).__name__, "must be grid")
+        sweeper.retrain = _RETRAIN
         said = [str(word) for word in config.hydra.overrides.task]
         module = program.function.__module__
         return sweeper.run(said, ["python", "-m", module, "--multirun", *overrides])

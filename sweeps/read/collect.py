@@ -27,7 +27,7 @@ from sweeps.read import items, steps
 from sweeps.read.snapshot import Snapshot, refresh
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import read_file, write_atomic
-from sweeps.runs.reading import printable
+from sweeps.runs.reading import no_formula, printable
 from sweeps.runs.schema import integer, suggest
 
 TIMES = ("seconds", "eval_seconds")
@@ -163,12 +163,27 @@ def write(collection: Collection, out: Path) -> list[Path]:
         arrow = pa.Table.from_pandas(table, preserve_index=False)
         arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"sweeps": content})
         buffer = io.BytesIO()
-        pyarrow.csv.write_csv(arrow, buffer, pyarrow.csv.WriteOptions(quoting_header="none"))
+        plain = pa.Table.from_pandas(without_formulas(table), preserve_index=False)
+        pyarrow.csv.write_csv(plain, buffer, pyarrow.csv.WriteOptions(quoting_header="none"))
         write_atomic(csv, buffer.getvalue())
         buffer = io.BytesIO()
         pq.write_table(arrow, buffer)
         write_atomic(parquet, buffer.getvalue())  # last: its fingerprint vouches for the CSV as well
     return written
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for CSV: what a run says of itself is not to compute anything in a spreadsheet."""
+
+    def harmless(value: Any) -> Any:
+        return no_formula(value) if isinstance(value, str) else value
+
+    texts: dict[Any, Any] = {
+        name: column.map(harmless)
+        for name, column in table.items()
+        if not pd.api.types.is_numeric_dtype(column.dtype) and any(harmless(value) is not value for value in column)
+    }
+    return table.assign(**texts).rename(columns=harmless)
 
 
 _Judge = tuple[str | None, bool]

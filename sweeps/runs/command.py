@@ -1,16 +1,77 @@
-"""What commands share: their errors on one screen, and their exit status."""
+"""What commands share: how they begin, their errors on one screen, and their exit status."""
 
+import contextlib
+import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from sweeps.runs.errors import DamagedRun, InputError
+
+
+def importing() -> None:
+    """Until :func:`begin`, Ctrl-C ends the process without a word: there is nothing yet to be stopped."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def begin(*, lasting: bool = False) -> None:
+    """Before a command's own work: Ctrl-C is KeyboardInterrupt again, and see :func:`use_streams`."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    use_streams(lasting=lasting)
+
+
+def use_streams(*, lasting: bool = False) -> None:
+    """Make the standard streams take any text, whatever they are: closed, Latin-1, a pipe.
+
+    Args:
+        lasting: work goes on without its output, where the reader has gone (``| head``) or the disk is full.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file that is opened would take its place, and what is printed
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    _replace("stdout", 1, lasting)
+    _replace("stderr", 2, True)
+
+
+def _replace(name: str, number: int, lasting: bool) -> None:
+    stream = getattr(sys, name)
+    if stream is not getattr(sys, f"__{name}__") or not isinstance(stream, io.TextIOWrapper | None):
+        return  # a notebook's, a test's
+    raw = (_Lasting if lasting else io.FileIO)(number, "wb", closefd=False)
+    encoding, by_line = ("utf-8", False) if stream is None else (stream.encoding, stream.line_buffering)
+    if stream is not None:
+        with contextlib.suppress(OSError):
+            stream.flush()
+    # By line, since what logs to the stream that was there before is to come in order.
+    new = io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line or lasting
+    )
+    setattr(sys, name, new)
+    setattr(sys, f"__{name}__", new)
+
+
+class _Lasting(io.FileIO):
+    """Takes everything, even when its reader has gone, the disk is full or the terminal was closed."""
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data) or len(data)
+        return len(data)
 
 
 def run(command: Callable[[], int | None]) -> int:
     """Exit status: the command's own or 0 if it is done, 1 a run or file cannot be read or written, 2 unusable input,
     130 interrupted by Ctrl-C.
     """
+    begin()
     try:
         status = command() or 0
         sys.stdout.flush()
@@ -24,7 +85,9 @@ def run(command: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
         return 0
     except OSError as error:
-        return fail(f"{error.strerror or error}: {error.filename or ''}", 1)
+        if error.filename is None:  # standard output's, on a full disk
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     return status
 
 

@@ -192,7 +192,10 @@ class RunDir:
             if not status.state.is_result:
                 return None
             epochs = max(status.target, len(rows))
-        told = partial(Result.of, self.path, metric=status.metric, maximize=status.maximize, reused=True)
+        returned = status.returned if epochs >= status.epoch else None  # which is of its last epoch
+        told = partial(
+            Result.of, self.path, metric=status.metric, maximize=status.maximize, reused=True, returned=returned
+        )
         has_stopped = (
             status.state == State.FINISHED and epochs <= status.target
         )  # if need be early, by its own decision

@@ -168,7 +168,7 @@ class Program:
         return plain
 
     def call(self, config: Any, run: object) -> Any:
-        """The function, with its run if it takes one."""
+        """What the function, with its run if it takes one, returns; None where it ends by ``sys.exit(0)``."""
         if self.prepare is None and isinstance(config, dict):
             from omegaconf import OmegaConf
             from omegaconf.errors import OmegaConfBaseException
@@ -177,7 +177,12 @@ class Program:
                 config = OmegaConf.create(config)
             except OmegaConfBaseException:  # NumPy's numbers, say
                 config = OmegaConf.create(canonical(config))
-        return self.function(config, run) if self._takes_run else self.function(config)
+        try:
+            return self.function(config, run) if self._takes_run else self.function(config)
+        except SystemExit as end:
+            if end.code:
+                raise
+            return None
 
     @property
     def _takes_run(self) -> bool:

@@ -88,3 +88,14 @@ def brief(damage: DamagedRun, run: RunDir) -> DamagedRun:
 def printable(value: str) -> str:
     """The text on one line, control characters written out: what a run directory holds may be hostile."""
     return value if value.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+
+
+def no_formula(value: str) -> str:
+    """The text for a CSV file, which spreadsheets read: with an apostrophe where they would take it for a formula."""
+    if value[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from filelock import Timeout
@@ -133,6 +134,7 @@ class Run:
         self._clock = time.perf_counter()
         self._facts: dict[str, Any] = {}
         self._recorded = False
+        self._returned: Any = None
         self._tracking: Tracking | Untracked = Untracked()
 
     # -- for the training function ---------------------------------------------------------------------------------
@@ -377,6 +379,7 @@ class Run:
 
     def _finish(self, value: Any) -> None:
         """What is left when the function has returned: an epoch that it broke off at, or a run without epochs."""
+        self._returned = in_json(value)
         if not self._recorded and self._history:
             raise InputError(
                 "state", "None", "is missing: the run goes on from a checkpoint, and run.epochs is not called"
@@ -400,7 +403,7 @@ class Run:
             Status.new(
                 state, epoch=len(self._history), target=max(self._target, self._spec.epochs), started=self._started,
                 error=error, program=program.source, metric=program.metric, maximize=program.maximize,
-                own_target=program.budget is None,
+                own_target=program.budget is None, returned=self._returned,
             )
         )  # fmt: skip
 
@@ -410,26 +413,40 @@ class Run:
         self._tracking.end(state)
         return Result.of(
             self._dir.path, state, self._history, error, metric=self._program.metric, maximize=self._program.maximize,
-            signal=signum, warning=self._tracking.error,
+            signal=signum, warning=self._tracking.error, returned=self._returned,
         )  # fmt: skip
 
 
 def result_of(value: Any) -> dict[str, float]:
-    """What a function without epochs returned, as metrics: a number is ``result``; other things are none.
+    """What a function without epochs returned, as metrics: a number is ``result``, a mapping's numbers have names.
 
     Raises:
-        InputError: a mapping holds something that is not a number.
+        InputError: a mapping holds something that is not a number, and that JSON cannot hold either.
     """
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return metrics.checked({str(name): item for name, item in value.items()})
+        others = [name for name, item in value.items() if isinstance(item, (str, list, tuple, Mapping, NoneType))]
+        kept = in_json(value) is not None
+        return metrics.checked({str(name): item for name, item in value.items() if not (kept and name in others)})
     try:
         return {"result": metrics.number("result", value)}
     except InputError:
         if isinstance(value, (str, bytes, tuple, list)) or not hasattr(value, "__float__"):
             return {}
         raise
+
+
+_LARGEST_RETURNED = 2**16  # characters of JSON
+
+
+def in_json(value: Any) -> Any:
+    """A value in JSON's types, NumPy's among them; None for what those cannot hold, or that is too large."""
+    try:
+        content = json.dumps(value, default=lambda item: item.tolist())
+    except (TypeError, ValueError, AttributeError, RecursionError, RuntimeError):
+        return None
+    return json.loads(content) if len(content) <= _LARGEST_RETURNED else None
 
 
 def _capture(state_: Any, rng: tuple[str, ...]) -> Any:
@@ -516,7 +533,7 @@ def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
     if program.metric is not None:
         result = Result.of(
             run.path, result.state, result.history, result.error, metric=program.metric, maximize=program.maximize,
-            reused=True,
+            reused=True, returned=result.returned,
         )  # fmt: skip
     return result
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from sweeps.runs import metrics
 from sweeps.runs.metrics import Row
@@ -56,16 +57,19 @@ class Status:
     maximize: bool = True
     own_target: bool = False
     """The target is the training function's own, for its program declares no budget that could ask for another."""
+    returned: Any = None
+    """What the training function returned, as far as JSON can hold it."""
 
     @classmethod
     def new(
         cls, state: State, *, epoch: int, target: int, started: str, error: str | None = None,
         program: str | None = None, metric: str | None = None, maximize: bool = True, own_target: bool = False,
+        returned: Any = None,
     ) -> "Status":  # fmt: skip
         """A status of this process, as of now."""
         return cls(
             state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error,
-            program=program, metric=metric, maximize=maximize, own_target=own_target,
+            program=program, metric=metric, maximize=maximize, own_target=own_target, returned=returned,
         )  # fmt: skip
 
 
@@ -87,16 +91,18 @@ class Result:
     warning: str | None = None  # of its tracker
     damage: tuple[str, ...] = ()  # what was found damaged of the run, a line each
     seconds: float = field(default=0.0, compare=False)  # that this job took
+    returned: Any = None  # by the training function, in JSON's types
 
     @classmethod
     def of(
         cls, path: Path, state: State, history: Sequence[Row], error: str | None = None, *, metric: str | None = None,
         maximize: bool = True, reused: bool = False, signal: int | None = None, warning: str | None = None,
+        returned: Any = None,
     ) -> "Result":  # fmt: skip
         rows = tuple(history)
         return cls(
             path.name, path, state, rows, len(rows), rows[-1] if rows else None, metrics.best(rows, metric, maximize),
-            error, reused, signal, warning,
+            error, reused, signal, warning, returned=returned,
         )  # fmt: skip
 
 

@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sweeps.launch.job import Job
-from sweeps.launch.manifest import Manifest
+from sweeps.launch.manifest import Manifest, sweep_name
 from sweeps.launch.plan import Planner
 from sweeps.launch.plugins import DECLARED, LaunchingSweeper, SweepLauncher, command, reported
 from sweeps.runs.errors import InputError
-from sweeps.runs.schema import Check, fields, flag, integer, one_of, optional, text
+from sweeps.runs.schema import Check, fields, flag, integer, one_of, optional
 from sweeps.search import halving, optimize, summary
 from sweeps.search.halving import Halving
 from sweeps.search.objective import objectives, refuse_test_set
@@ -43,7 +43,7 @@ _COMMON: Mapping[str, Check] = {
     "direction": _any,
     "seeds": _any,
     "select_on_test": flag(),
-    "name": optional(text()),
+    "name": sweep_name,
     "dry_run": flag(),
 }
 

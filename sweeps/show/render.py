@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.runs.files import write_atomic
+from sweeps.runs.reading import no_formula
 
 _NONE = "—"  # nothing was run
 
@@ -111,7 +112,8 @@ class Table:
                     numbers = (cell.mean, cell.half, cell.n, cell.reference, cell.difference)
                     texts = ["" if x is None or math.isnan(x) else repr(x) for x in numbers]
                     marks = "; ".join(cell.marks) or ("" if cell.n else "missing")
-                    writer.writerow([self.name, " ".join(label), column, cell.metric, *texts, marks])
+                    names = map(no_formula, (self.name, " ".join(label), column, cell.metric))
+                    writer.writerow([*names, *texts, marks])
         return buffer.getvalue()
 
     def write(self, folder: Path) -> list[Path]:
