@@ -146,8 +146,8 @@ class Trainer:
                 after_batch()
         self.windows = windows(batches)
         for array in self.optimizer.state.values():
-            # A dead unit's velocity ends as a subnormal number, which times 0.9 is itself: some processors take a hundred
-            # times as long to multiply one, and it moves no weight.
+            # A dead unit's velocity ends as a subnormal number, which times 0.9 is itself. Some processors take a
+            # hundred times as long to multiply one, and it moves no weight.
             array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
         return total, correct
 
