@@ -16,7 +16,7 @@ from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.schema import integer, number
 
 if TYPE_CHECKING:
-    from sweeps.keep import Choice
+    from sweeps.keep import Selection
     from sweeps.read.collect import Collection
     from sweeps.study.file import Study
 
@@ -348,10 +348,10 @@ def _diff(args: argparse.Namespace) -> int:
 def _prune(args: argparse.Namespace) -> int:
     from sweeps import keep
 
-    choice = _chosen_runs(args)
-    outcome = keep.prune(choice, args.keep, force=args.force, dry_run=args.dry_run)
+    selection = _selected(args)
+    outcome = keep.prune(selection, args.keep, force=args.force, dry_run=args.dry_run)
     print(*outcome.lines("would prune" if args.dry_run else "pruned"), sep="\n")
-    return int(outcome.failed or (choice.by_name and bool(outcome.kept)))
+    return int(outcome.failed or (selection.by_name and bool(outcome.kept)))
 
 
 def _rm(args: argparse.Namespace) -> int:
@@ -359,18 +359,18 @@ def _rm(args: argparse.Namespace) -> int:
 
     if not args.filters and args.sweep is None:
         raise InputError("run", "", "must be given: names, filters or --sweep")
-    choice = _chosen_runs(args)
-    outcome = keep.remove(choice, force=args.force, dry_run=args.dry_run)
+    selection = _selected(args)
+    outcome = keep.remove(selection, force=args.force, dry_run=args.dry_run)
     print(*outcome.lines("would remove" if args.dry_run else "removed"), sep="\n")
-    return int(outcome.failed or (choice.by_name and bool(outcome.kept)))
+    return int(outcome.failed or (selection.by_name and bool(outcome.kept)))
 
 
-def _chosen_runs(args: argparse.Namespace) -> "Choice":
+def _selected(args: argparse.Namespace) -> "Selection":
     from sweeps import keep
 
-    choice = keep.chosen(args.out, args.filters, args.sweep)
-    _warn(choice.problems)
-    return choice
+    selection = keep.select(args.out, args.filters, args.sweep)
+    _warn(selection.problems)
+    return selection
 
 
 def _tag(args: argparse.Namespace) -> int:
@@ -378,11 +378,11 @@ def _tag(args: argparse.Namespace) -> int:
     from sweeps.runs import notes
 
     words = [notes.tag(word) for word in args.tags] if args.change == "tag" else args.tags
-    choice = keep.chosen(args.out, [args.name])
-    _warn(choice.problems)
-    for chosen in choice.runs:
+    selection = keep.select(args.out, [args.name])
+    _warn(selection.problems)
+    for chosen in selection.runs:
         notes.edit(chosen, lambda old: old.tagged(words) if args.change == "tag" else old.untagged(words))
-    print(f"{len(choice.runs)} run{'s' * (len(choice.runs) != 1)} {args.change}ged")
+    print(f"{len(selection.runs)} run{'s' * (len(selection.runs) != 1)} {args.change}ged")
     return 0
 
 

@@ -1,6 +1,6 @@
 """What is kept of runs: here alone are checkpoints and whole runs removed, and never one that is being trained.
 
-chosen   names or filters → Choice
+select   names or filters → Selection
 prune    checkpoints of finished runs
 remove   runs
 
@@ -35,7 +35,7 @@ _REMOVED = ".removed"  # under out: runs on their way out of it, which no reader
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Runs of one results tree that a command is about."""
 
     out: Path
@@ -97,10 +97,10 @@ class _Kept(Exception):
     """The run stays as it is; the message says why."""
 
 
-# ------------------------------------------------------------------------------------------------------------ choosing
+# ----------------------------------------------------------------------------------------------------------- selecting
 
 
-def chosen(out: Path, words: Sequence[str], sweep: str | None = None) -> Choice:
+def select(out: Path, words: Sequence[str], sweep: str | None = None) -> Selection:
     """Runs by name, in any state, or by filters: those that can be read. Without words, all of ``sweep`` or ``out``.
 
     Raises:
@@ -109,10 +109,10 @@ def chosen(out: Path, words: Sequence[str], sweep: str | None = None) -> Choice:
     named = [word for word in words if not re.search(r"[=<>!\s]", word)]
     if not named:
         collection = load(out, *words, sweep=sweep)
-        return Choice(out, tuple(RunDir.of(out, name) for name in collection.runs["run"]), False, sweep, collection)
+        return Selection(out, tuple(RunDir.of(out, name) for name in collection.runs["run"]), False, sweep, collection)
     if len(named) < len(words) or sweep is not None:
         raise InputError("run", named[0], "is a name; give names, or filters and --sweep")
-    return Choice(out, tuple(dict.fromkeys(one(out, name) for name in named)), True, None, None)
+    return Selection(out, tuple(dict.fromkeys(one(out, name) for name in named)), True, None, None)
 
 
 def one(out: Path, name: str) -> RunDir:
@@ -130,14 +130,14 @@ def one(out: Path, name: str) -> RunDir:
 class _Sweeps:
     """Which sweeps have a run, and how far they want to take it."""
 
-    def __init__(self, choice: Choice) -> None:
-        self._own = choice.sweep
+    def __init__(self, selection: Selection) -> None:
+        self._own = selection.sweep
         self._of: dict[str, list[str]] = {}
         self._epochs: dict[str, tuple[int, str]] = {}
-        for path in sorted((choice.out / "sweeps").glob("*/manifest.json")):
+        for path in sorted((selection.out / "sweeps").glob("*/manifest.json")):
             name = path.parent.name
             further = _goes_on(path.parent)
-            for entry in read_manifest(choice.out, name)["runs"]:
+            for entry in read_manifest(selection.out, name)["runs"]:
                 run, epochs = entry["run_id"], entry.get("epochs")
                 self._of.setdefault(run, []).append(name)
                 wanted = (max(epochs if isinstance(epochs, int) else 0, further), name)
@@ -172,7 +172,7 @@ def _goes_on(sweep: Path) -> int:
 # ------------------------------------------------------------------------------------------------------------ removing
 
 
-def prune(choice: Choice, keep: str = "last", *, force: bool = False, dry_run: bool = False) -> Outcome:
+def prune(selection: Selection, keep: str = "last", *, force: bool = False, dry_run: bool = False) -> Outcome:
     """Remove checkpoints of finished and diverged runs, which stay what they are: results, and never trained again.
 
     Args:
@@ -182,7 +182,8 @@ def prune(choice: Choice, keep: str = "last", *, force: bool = False, dry_run: b
     Raises:
         InputError: ``keep`` is none of these, or nothing says which run is the best.
     """
-    best, sweeps = _best(choice, keep), _Sweeps(choice)
+    best = _best(selection, keep)
+    sweeps = None if selection.by_name or force else _Sweeps(selection)
 
     def act(run: RunDir, outcome: Outcome) -> None:
         try:
@@ -192,7 +193,7 @@ def prune(choice: Choice, keep: str = "last", *, force: bool = False, dry_run: b
         if status is None or not status.state.is_result:
             raise _Kept("that are not finished, and go on from their checkpoints")
         is_spare = keep == "last" or run.path.name in best
-        if not (is_spare or choice.by_name or force):
+        if sweeps and not is_spare:
             sweeps.refuse_shared(run)
             if status.state == State.FINISHED:  # diverged ones go no further
                 sweeps.refuse_wanted(run, status.target)
@@ -203,19 +204,19 @@ def prune(choice: Choice, keep: str = "last", *, force: bool = False, dry_run: b
             if not dry_run:
                 (checkpoint.remove_spare if is_spare else checkpoint.remove)(run)
 
-    return _each(choice, act, dry_run)
+    return _each(selection, act, dry_run)
 
 
-def _best(choice: Choice, keep: str) -> frozenset[str]:
+def _best(selection: Selection, keep: str) -> frozenset[str]:
     """Names of the runs whose last checkpoint stays."""
     if keep in ("last", "none"):
         return frozenset()
     match = re.fullmatch("best(?::([1-9][0-9]{0,8}))?", keep)
     if not match:
         raise InputError("--keep", keep, "must be last, none, best, or best:3 for the three best")
-    collection = choice.collection or load(choice.out)
+    collection = selection.collection or load(selection.out)
     metric = collection.metric
-    runs = collection.runs[collection.runs["run"].isin([run.path.name for run in choice.runs])]
+    runs = collection.runs[collection.runs["run"].isin([run.path.name for run in selection.runs])]
     if runs["program"].nunique() > 1:
         raise InputError("--keep", keep, f"needs runs of one program; choose by program={runs['program'].iloc[0]}")
     if metric is None or column_of(metric, runs) not in runs:
@@ -226,25 +227,25 @@ def _best(choice: Choice, keep: str) -> frozenset[str]:
     return frozenset(ranked["run"].head(int(match[1] or 1)))
 
 
-def remove(choice: Choice, *, force: bool = False, dry_run: bool = False) -> Outcome:
+def remove(selection: Selection, *, force: bool = False, dry_run: bool = False) -> Outcome:
     """Remove whole runs. Each is renamed away first, so that a kill in between leaves no half run."""
-    sweeps = _Sweeps(choice)
+    sweeps = None if selection.by_name or force else _Sweeps(selection)
 
     def act(run: RunDir, outcome: Outcome) -> None:
-        if not (choice.by_name or force):
+        if sweeps:
             sweeps.refuse_shared(run)
         outcome.add(run, (Path(place, name) for place, _, names in os.walk(run.path) for name in names))
         if not dry_run:
-            gone = folder(choice.out, _REMOVED) / f"{run.path.name}-{secrets.token_hex(4)}"
+            gone = folder(selection.out, _REMOVED) / f"{run.path.name}-{secrets.token_hex(4)}"
             run.move(gone)
             _delete(gone)
 
     if not dry_run:
-        for left in _left_behind(choice.out):
+        for left in _left_behind(selection.out):
             _delete(left)
-    outcome = _each(choice, act, dry_run)
+    outcome = _each(selection, act, dry_run)
     with contextlib.suppress(OSError):
-        (choice.out / _REMOVED).rmdir()
+        (selection.out / _REMOVED).rmdir()
     return outcome
 
 
@@ -260,10 +261,10 @@ def _delete(path: Path) -> None:
         raise OSError(errno.EBUSY, "cannot be removed whole", str(path))
 
 
-def _each(choice: Choice, act: Callable[[RunDir, Outcome], None], dry_run: bool) -> Outcome:
+def _each(selection: Selection, act: Callable[[RunDir, Outcome], None], dry_run: bool) -> Outcome:
     """Act on each run under its lock; trouble with one is a reason to keep it, and the others go on."""
     outcome = Outcome()
-    for run in choice.runs:
+    for run in selection.runs:
         try:
             if dry_run and run.is_locked():
                 raise _Kept(_TRAINED)

@@ -58,20 +58,20 @@ def test_each_run_has_its_own_metrics_and_keys(out):
     assert found.problems == ()
     assert list(found.epochs.columns) == ["run", "epoch", "loss", "val/perplexity", "seconds", "f1"]
     assert metrics(found.runs) == ["loss", "val/perplexity", "f1"]
-    assert identity_columns(found.runs) == ["lr", "tags", "amp", "depth", "criterion", "net.width"]
+    assert identity_columns(found.runs) == ["lr", "config.tags", "amp", "depth", "criterion", "net.width"]
     assert list(found.runs.columns) == [
         "run", "state", "epoch", "target",
-        "lr", "seed", "tags", "amp", "depth", "criterion", "net.width",
+        "lr", "seed", "config.tags", "amp", "depth", "criterion", "net.width",
         "loss", "val/perplexity", "f1", "best_epoch", "best_loss", "best_val/perplexity", "best_f1",
         "epoch_seconds", "total_seconds",
         "started", "updated", "host", "error", "git_commit", "source_sha256", "python", "numpy", "cpu", "blas",
-        "threads", "path", "program",
+        "threads", "path", "program", "tags", "note",
     ]  # fmt: skip
     run = found.runs.query("lr == 0.01 and `net.width` == 16 and seed == 1").iloc[0]
     assert (run.loss, run.best_loss, run.best_epoch) == pytest.approx((1.51, 1.11, 3))
     assert run["best_val/perplexity"] == pytest.approx(math.exp(1.11))
     assert (run.epoch_seconds, run.total_seconds) == (0.5, 2.0)
-    assert (run.tags, run.amp, run.program) == ('["a", "b"]', "true", FIT)
+    assert (run["config.tags"], run.amp, run.program) == ('["a", "b"]', "true", FIT)
     assert np.isnan(run.f1)
     tree = found.runs[found.runs["depth"] == 2].iloc[0]
     assert (tree.f1, tree.best_f1, tree.best_epoch, tree.program) == (0.2, 0.2, 1, FOREST)

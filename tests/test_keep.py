@@ -368,10 +368,10 @@ def test_many_who_tag_one_run_at_once_lose_no_word(out):
 )
 def test_notes_that_cannot_be_read_hide_no_run_and_are_left_alone(keep, out, content):
     run = run_of(out, 0.5)
-    run.notes.write_bytes(content)
+    notes.path_of(run).write_bytes(content)
     assert sweeps.load(out, "lr=0.5").runs["note"].str.startswith("notes.json: not a run's notes").all()
     assert "not a run's notes" in keep("tag", run.path.name, "x", status=1)
-    assert run.notes.read_bytes() == content
+    assert notes.path_of(run).read_bytes() == content
 
 
 def test_keys_and_metrics_called_tag_make_way(tmp_path):
@@ -385,6 +385,7 @@ def test_keys_and_metrics_called_tag_make_way(tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.timeout(1800)
 def test_ten_thousand_runs_are_pruned(command, tmp_path):
     out = tmp_path / "out"
     first = make_run(out, seed=0)
@@ -404,8 +405,8 @@ def test_ten_thousand_runs_are_pruned(command, tmp_path):
     assert not first.path.exists()
 
 
-def test_a_choice_is_of_names_or_of_filters(out):
+def test_a_selection_is_of_names_or_of_filters(out):
     from sweeps import keep
 
     with pytest.raises(InputError, match="names, or filters"):
-        keep.chosen(out, [run_of(out, 0.1).path.name], "a")
+        keep.select(out, [run_of(out, 0.1).path.name], "a")

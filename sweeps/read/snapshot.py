@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from sweeps.read import extensions
 from sweeps.read.record import read, read_status
+from sweeps.runs import notes
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import write_atomic
@@ -30,7 +31,9 @@ from sweeps.runs.reading import printable
 
 _VERSION = b"3"  # of the cache's contents: raise it when a row's meaning changes
 _BLANK = RunDir(Path())
-_FILES = tuple(path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance, _BLANK.notes))
+_FILES = tuple(
+    path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance, notes.path_of(_BLANK))
+)
 
 _CACHE = pa.schema(
     [

@@ -55,8 +55,6 @@ class RunDir:
         self.checkpoint = path / "checkpoint.npz"
         self.checkpoint_before = path / "checkpoint-previous.npz"
         self.pruned = path / "checkpoint.pruned"
-        self.notes = path / "notes.json"
-        self.notes_lock = path / ".notes.lock"
         self.log = path / "train.log"
         self._lock = path / ".lock"
         self._checksums: dict[str, str] = {}  # of what was written here

@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -56,6 +57,10 @@ def _is_tag(word: str) -> bool:
     return is_word and 0 < len(word) <= _LONGEST_TAG
 
 
+def path_of(run: RunDir) -> Path:
+    return run.path / "notes.json"
+
+
 def read(run: RunDir) -> Notes:
     """A run's; empty where there are none.
 
@@ -63,12 +68,12 @@ def read(run: RunDir) -> Notes:
         DamagedRun: the file is not what :func:`edit` writes.
     """
     try:
-        values = json.loads(read_file(run.notes))
+        values = json.loads(read_file(path_of(run)))
         return _checked(values["tags"], values["text"])
     except FileNotFoundError:
         return Notes()
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        raise DamagedRun(f"{run.notes}: not a run's notes ({error})") from None
+        raise DamagedRun(f"{path_of(run)}: not a run's notes ({error})") from None
 
 
 def _checked(tags: Any, text: Any) -> Notes:
@@ -87,7 +92,7 @@ def edit(run: RunDir, change: Callable[[Notes], Notes]) -> Notes:
         InputError: there are too many tags, or the text cannot be kept.
         DamagedRun: what is there cannot be read, and is left as it is.
     """
-    with FileLock(run.notes_lock):
+    with FileLock(run.path / ".notes.lock"):
         before = read(run)
         after = change(before)
         if len(after.tags) > _MOST:
@@ -103,9 +108,9 @@ def edit(run: RunDir, change: Callable[[Notes], Notes]) -> Notes:
 
 def _write(run: RunDir, notes: Notes) -> None:
     if notes == Notes():
-        run.notes.unlink(missing_ok=True)
+        path_of(run).unlink(missing_ok=True)
     else:
-        write_atomic(run.notes, json.dumps(asdict(notes), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(path_of(run), json.dumps(asdict(notes), indent=1, ensure_ascii=False).encode() + b"\n")
 
 
 def carry(old: RunDir, new: RunDir) -> None:
