@@ -47,7 +47,7 @@ def train_network(config: RunConfig, run: Run) -> None:
     """Train the epochs that are left."""
     run.check()  # from here on signals wait for the end of a batch
     dataset = load(config.data.name, config.data.options)
-    if dataset.checksums != config.identity["data"]["checksums"]:
+    if dataset.checksums != run.identity["data"]["checksums"]:
         path = config.data.options.get("path")
         raise InputError("data.path", path, "has changed since the run was planned; the same command plans it again")
     with (

@@ -82,7 +82,7 @@ def unreadable(error: Exception) -> InputError | None:
         about = frame.f_locals.get("override")
         if isinstance(about, Override):
             return InputError(about.key_or_group, about.get_value_element_as_str(), said)
-        path = frame.f_locals.get("config_path")
+        path = frame.f_locals.get("full_path")  # of the file that is being read
         if isinstance(path, str) and path.endswith((".yaml", ".yml")):
             return InputError("config", path, said)
     return InputError("config", type(error).__name__, said)

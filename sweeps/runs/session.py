@@ -111,6 +111,7 @@ class Run:
     Attributes:
         id: the name of its directory.
         path: the directory, for files of the function's own.
+        identity: what decides its numbers, as it was planned.
         epoch: how many epochs are complete.
     """
 
@@ -146,6 +147,10 @@ class Run:
     @property
     def path(self) -> Path:
         return self._dir.path
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return self._spec.identity
 
     @property
     def epoch(self) -> int:
