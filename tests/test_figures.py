@@ -173,7 +173,7 @@ def test_the_reference_s_curves_are_thin_behind_ours(report):
         for axes, panel in zip(figure_of(name, report).axes, spec.panels, strict=True):
             thin = [line for line in axes.lines if is_reference(line)]
             for line, other, value in zip(thin, lines(axes), STUDY.axes[panel.lines].values, strict=True):
-                found = reference.curve(STUDY, curves, {**panel.settings, panel.lines: value}, panel.metric)
+                found = reference.curve(STUDY, curves, {**panel.settings, panel.lines: value}, panel.metric, name)
                 assert len(found) == 100
                 shown = found[found["epoch"].between(1, 20)]  # as far as ours go
                 assert list(line.get_xdata()) == list(shown["epoch"])
@@ -201,24 +201,6 @@ def test_the_report_s_style_is_a_row_of_panels_on_linear_axes(report, number, pa
     assert thin[0].get_xdata()[0] == 0
     assert figure.axes[1].get_ylim()[1] > max(line.get_ydata()[0] for line in thin)
     assert "logarithmic" not in notes(figure)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("metric,actvi,1\nauc,relu,0.5\n", "actvi: must have columns metric.*keys of the baseline"),
-        ("metric,varied,value,1\nauc,actvi,relu,0.5\n", "actvi: must have"),
-        ("metric,activ\nauc,relu\n", "must have columns metric, epochs"),
-        ("metric,activ,1\nauc,relu,much\n", "epoch 1=much: must be a number"),
-        ("metric,1\nauc,0.5\nauc,0.5,0.6\n", "cannot be read"),
-    ],
-)
-def test_a_reference_that_is_no_table_of_curves_is_named(tmp_path, text, message):
-    (tmp_path / "curves.csv").write_text(text)
-    content = {**ANY, "baseline": {"activ": "relu"}, "axes": {}, "figures": {}}
-    content["reference"] = {"name": "paper", "curves": "curves.csv"}
-    with pytest.raises(InputError, match=message):
-        reference.curves(file.parse(content, tmp_path / "mine.yaml", "mine.yaml"))
 
 
 # -- any study's -----------------------------------------------------------------------------------------------------

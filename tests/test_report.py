@@ -167,7 +167,8 @@ def test_it_is_one_file_that_the_same_data_make_again(collection, page, tmp_path
 def test_it_has_every_hypothesis_table_and_figure_of_the_study(collection, page):
     text = page.read_text()
     assert f"<h1>{STUDY.title}</h1>" in text
-    assert text.count("<figure>") == text.count('src="data:image/svg+xml;base64,') == len(STUDY.figures) == 8
+    figures = len(STUDY.figures) + 1  # and the forest of comparisons
+    assert text.count("<figure>") == text.count('src="data:image/svg+xml;base64,') == figures == 9
     for finding in evaluate(STUDY, collection):
         assert f"<summary>{html.escape(finding.text)}</summary>" in text
         assert html.escape(finding.detail) in text
@@ -233,7 +234,7 @@ def test_nothing_is_fetched_and_no_hostile_text_runs(opened, page):
     )
     assert opened.run("return window.hacked ?? null") is None
     assert opened.run("return document.body.textContent.split('window.hacked=2').length") > 10  # it is there, as text
-    assert opened.run("return document.querySelectorAll('img').length") == 8
+    assert opened.run("return document.querySelectorAll('img').length") == 9
     assert opened.run("return document.querySelectorAll('script').length") == 2
     assert opened.requests() == [page.as_uri()]
 
