@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 Seeds = Iterable[bytes]
@@ -253,7 +254,7 @@ class Fuzzing:
             with contextlib.suppress(InputError):
                 found = read(folder)
                 if found is not None:
-                    found.ranked(), found.epochs(), found.write(folder)
+                    found.ranked(), found.epochs(), replace(found, definition={}).write(folder)
 
         return [json.dumps(SEARCH).encode()], target
 
