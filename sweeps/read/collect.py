@@ -108,8 +108,9 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
     runs = _runs(found, out, counts, _measure(matrix, found.columns, counts, judges))
     if epochs is not None:
         runs.loc[counts == epochs, ["state", "target", "error"]] = ["finished", epochs, None]
-    table = pd.DataFrame(matrix, columns=found.columns).astype({"epoch": "int64"})
+    table = pd.DataFrame(matrix, columns=found.columns)
     table.insert(0, "run", runs["run"].take(np.repeat(np.arange(len(runs)), counts)).reset_index(drop=True))
+    table = table.astype({"epoch": "int64"})  # last: it takes the columns apart, and pandas warns of more than a hundred
 
     kept = conditions.apply(runs, wanted)
     if chosen is not None:

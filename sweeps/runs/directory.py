@@ -24,6 +24,7 @@ provenance.json, a checkpoint its own. Nothing in a run directory is trusted: se
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -200,8 +201,9 @@ class RunDir:
 
     def clear_temporaries(self) -> None:
         """Remove what writers that were killed left behind."""
-        for path in self.path.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for entry in files.listed(self.path):
+            if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
         """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut.
