@@ -183,6 +183,7 @@ class Fuzzing:
         from mlp.config import RunConfig
         from mlp.training import cost
         from sweeps.runs.errors import InputError
+        from sweeps.runs.reading import check_events
 
         plain = {
             "model": {"hidden": [8], "init_std": 0.01}, "activ": {"name": "relu"}, "optim": {"name": "sgd"},
@@ -194,6 +195,7 @@ class Fuzzing:
 
         def read(data: bytes) -> None:
             try:
+                check_events(repeated(data))  # libyaml's loader recurses, and crashes
                 changes = yaml.load(repeated(data), yaml.CSafeLoader)
                 changed = {**plain, **changes}
             except (ValueError, TypeError, yaml.YAMLError, RecursionError):

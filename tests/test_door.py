@@ -159,7 +159,8 @@ for path in map(Path, sys.argv[2:]):
     else:
         with path.open("wb") as file:
             file.truncate(20 * 2**30)
-    for words in ("ls", "collect", f"show {run}", "watch --once", "ls --sweep s", "claims", "report", "gradients"):
+    of_the_tree = ("ls --sweep s", "claims", "report") if run not in path.parents else ("gradients",)
+    for words in ("ls", "collect", f"show {run}", "watch --once", *of_the_tree):
         said = io.StringIO()
         with redirect_stdout(said), redirect_stderr(said):
             status = main([*words.split(), "--out", out])
@@ -187,10 +188,9 @@ def test_whatever_takes_a_file_s_place_costs_no_more_than_it(tree, tmp_path, kin
         env=os.environ | {"KIND": kind, "OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    for line in done.stdout.splitlines():  # the other run is there whatever happens to this one
-        if " collect 0 " in line:
-            assert "runs (" in line
-            assert not line.split(" collect 0 ")[1].startswith("0 runs"), line
+    collected = [line.split(" collect 0 ")[1] for line in done.stdout.splitlines() if " collect 0 " in line]
+    assert len(collected) == len(PLACES)
+    assert all("runs (" in line and not line.startswith("0 runs") for line in collected), collected
 
 
 # -------------------------------------------------------------------------------------------------------------- locks
@@ -612,3 +612,9 @@ def test_the_cache_is_believed_where_it_is_right(cached, monkeypatch):
     _cache(out, entries, epochs)
     monkeypatch.setattr(snapshot, "read", None)
     assert sweeps.load(out).runs.equals(before.runs)
+
+
+def test_a_number_that_python_cannot_write_is_an_error_of_one_line():
+    with pytest.raises(InputError, match="a huge int: must be a whole number") as error:
+        integer(ge=1)("bsz", 1 << 20_000)
+    assert str(error.value).isprintable()

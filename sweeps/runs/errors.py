@@ -21,7 +21,10 @@ class InputError(SweepsError, ValueError):
     """A value that was given cannot be used; the message fits on one screen and needs no traceback."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        shown = value if isinstance(value, str) else repr(value)
+        try:
+            shown = value if isinstance(value, str) else repr(value)
+        except ValueError:  # Python writes no whole number of more than 4300 digits
+            shown = f"a huge {type(value).__name__}"
         if len(shown) > 200:
             shown = shown[:200] + "…"
         super().__init__(f"{field}={shown}: {allowed}")
