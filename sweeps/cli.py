@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sweeps.read import extensions
 from sweeps.runs.command import fail, run
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.schema import integer, number
 
@@ -392,7 +392,6 @@ def _tag(args: argparse.Namespace) -> int:
 def _note(args: argparse.Namespace) -> int:
     from sweeps import keep
     from sweeps.runs import notes
-    from sweeps.runs.reading import printable
 
     one = keep.one(args.out, args.name)
     found = notes.read(one) if args.text is None else notes.edit(one, lambda old: notes.Notes(old.tags, args.text))

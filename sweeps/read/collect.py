@@ -110,7 +110,7 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
         runs.loc[counts == epochs, ["state", "target", "error"]] = ["finished", epochs, None]
     table = pd.DataFrame(matrix, columns=found.columns)
     table.insert(0, "run", runs["run"].take(np.repeat(np.arange(len(runs)), counts)).reset_index(drop=True))
-    table = table.astype({"epoch": "int64"})  # last: it takes the columns apart, and pandas warns of more than a hundred
+    table = table.astype({"epoch": "int64"})  # last: it takes the columns apart, and pandas warns of a hundred
 
     kept = conditions.apply(runs, wanted)
     if chosen is not None:
