@@ -41,7 +41,7 @@ _IDENTITY: dict[str, Check] = {
 
 # How far to go, where to write and what to watch: not part of it, and neither is the tracker.
 _CIRCUMSTANCES: dict[str, Check] = {
-    "epochs": integer(ge=1),
+    "epochs": integer(ge=1, le=10**9),
     "out": text(),
     "checkpoint_every": integer(ge=1),
     "threads": optional(integer(ge=1)),

@@ -31,11 +31,11 @@ from mlp.config import Choice
 from mlp.data import Dataset
 from mlp.losses import LOSSES
 from mlp.model import ROWS, Model, load
-from sweeps.runs.errors import InputError
+from sweeps.runs import files
+from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import write_atomic
 from sweeps.runs.identity import digest
 from sweeps.runs.metrics import Row
-from sweeps.runs.reading import printable
 
 
 @final
@@ -144,9 +144,13 @@ def recorded(model: Model) -> Row | None:
 
 
 def folder(model: Model, out: Path) -> Path:
-    """Where evaluations of this run are kept: in its own results tree, or in ``out`` if it lies in none."""
+    """Where evaluations of this run are kept: in its own results tree, or in ``out`` if it lies in none.
+
+    Raises:
+        InputError: it is a symbolic link.
+    """
     runs = model.run.path.parent
-    return (runs.parent if runs.name == "runs" else out) / "evaluations" / model.run_id
+    return files.folder(runs.parent if runs.name == "runs" else out, "evaluations", model.run_id)
 
 
 def stem(choice: Choice, dataset: Dataset) -> str:
@@ -202,14 +206,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     }
     numbered = [["class", *range(model.classes)], *([k, *counts] for k, counts in enumerate(result.confusion))]
     by_class = [["class", *classes], *([k, *row] for k, row in enumerate(zip(*classes.values(), strict=True)))]
-    files = {
+    contents = {
         ".json": json.dumps(report, indent=1, allow_nan=False) + "\n",
         "-confusion.csv": _csv(numbered),
         "-classes.csv": _csv(by_class),
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
     print()
-    for suffix, content in files.items():
+    for suffix, content in contents.items():
         path = target.with_name(target.name + suffix)
         write_atomic(path, content.encode())
         print(printable(str(path)))

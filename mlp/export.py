@@ -15,9 +15,8 @@ import numpy as np
 
 from mlp.model import Model, load
 from sweeps.runs import command, extras
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import write_atomic
-from sweeps.runs.reading import printable
 
 _OPSET = 20  # the first with Gelu
 _NODES: Mapping[str, str] = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "gelu": "Gelu"}

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from sweeps.runs import npy
 from sweeps.runs.errors import InputError
-from sweeps.runs.npy import read_npy
 
 Arrays = dict[str, NDArray[Any]]
 """``x_*``: (n, d) uint8, float32 or float64, C-contiguous; ``y_*``: (n,) intp, each 0 … classes − 1."""
@@ -174,16 +173,15 @@ def read_npz(path: Path) -> Arrays:
     """The arrays that it must hold, and those of a validation set if it holds one; any other is left alone."""
     if not zipfile.is_zipfile(path):
         raise ValueError("is not an .npz file, or is cut short; write it with np.savez")
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, npy.opened_npz(file, path.stat().st_size) as archive:
         present = {name[:-4] for name in archive.namelist() if name.endswith(".npy")}
         wanted = REQUIRED + (_VALID if present & set(_VALID) else ())
         if missing := [key for key in wanted if key not in present]:
             raise ValueError(
                 f"lacks {', '.join(missing)}; it must hold {', '.join(REQUIRED)}, and may hold {' and '.join(_VALID)}"
             )
-        # Deflate packs at most 1032 : 1, so a small file cannot make us allocate much.
-        limit, allowed = 1032 * path.stat().st_size, "uint8, float32 or float64 (x) or integers (y)"
-        return {key: read_npy(archive, key, limit, allowed=allowed) for key in wanted}
+        allowed = "uint8, float32 or float64 (x) or integers (y)"
+        return {key: npy.read_npy(archive, key, ratio=npy.DEFLATED, allowed=allowed) for key in wanted}
 
 
 # -------------------------------------------------------------------------------------------------------------- files

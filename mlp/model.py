@@ -17,8 +17,8 @@ from mlp.network import Network
 from mlp.training import parameters as parameters_of
 from sweeps.runs import checkpoint
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError, Pruned
-from sweeps.runs.reading import brief, find, printable, read_identity
+from sweeps.runs.errors import DamagedRun, InputError, Pruned, printable
+from sweeps.runs.reading import brief, find, read_identity
 from sweeps.runs.status import State
 
 ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit

@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp.model import load
 from sweeps.runs import command
-from sweeps.runs.reading import printable
+from sweeps.runs.errors import printable
 
 
 def main() -> None:

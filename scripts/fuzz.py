@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 Seeds = Iterable[bytes]
@@ -134,6 +135,86 @@ class Fuzzing:
 
         return npz_seeds(self.folder / "data.npz"), read
 
+    def npy(self) -> tuple[Seeds, Target]:
+        """Headers of arrays. A MemoryError is a finding: it could not be told from the machine's own."""
+        from sweeps.runs.npy import UNREADABLE, opened_npz, read_npy
+
+        def read(data: bytes) -> None:
+            header = repeated(data[1:])
+            version = 1 + data[0] % 3 if data else 1
+            size = (len(header) % 2**16).to_bytes(2, "little") if version == 1 else len(header).to_bytes(4, "little")
+            content = b"\x93NUMPY" + bytes([version, 0]) + size + header + bytes(8)
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w") as archive:
+                archive.writestr("a.npy", content)
+            try:
+                with opened_npz(buffer, buffer.tell()) as archive:
+                    read_npy(archive, "a", "biufcU")
+            except MemoryError:
+                raise
+            except UNREADABLE:
+                pass
+
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }"
+        hostile = (b"\n-\n1", b"\n(\n1", b"{'descr': \nnot \n1}")
+        return [b"\0" + header, *(bytes([mode]) + b"\xff\x20" + text for mode in (0, 1) for text in hostile)], read
+
+    def cache(self) -> tuple[Seeds, Target]:
+        from sweeps.read.collect import load
+
+        out = self.config.out
+        load(out)
+        path = out / ".collect" / "runs.npz"
+        seeds = npz_seeds(path)
+
+        def read(data: bytes) -> None:
+            path.write_bytes(npz_of(data, ("records", "epochs")))
+            found = load(out)
+            assert len(found.runs) == 1, found.problems
+
+        return seeds, read
+
+    def numbers(self) -> tuple[Seeds, Target]:
+        """Values of a network's configuration, from the check to the tables."""
+        import numpy as np
+        import yaml
+
+        from mlp.columns import columns
+        from mlp.config import RunConfig
+        from mlp.training import cost
+        from sweeps.runs.errors import InputError
+        from sweeps.runs.reading import check_events
+
+        plain = {
+            "model": {"hidden": [8], "init_std": 0.01}, "activ": {"name": "relu"}, "optim": {"name": "sgd"},
+            "loss": {"name": "hinge", "margin": 0.05}, "data": self.config.data.as_dict(), "lr": 0.1, "wd": 0.0,
+            "mo": 0.0, "bsz": 4, "seed": 0, "dtype": "float32", "eval_train": "running", "epochs": 1,
+            "out": str(self.config.out), "checkpoint_every": 1, "threads": 1, "stats": False,
+            "tracker": {"name": "none"},
+        }  # fmt: skip
+
+        def read(data: bytes) -> None:
+            try:
+                check_events(repeated(data))  # libyaml's loader recurses, and crashes
+                changes = yaml.load(repeated(data), yaml.CSafeLoader)
+                changed = {**plain, **changes}
+            except (ValueError, TypeError, yaml.YAMLError, RecursionError):
+                return
+            with contextlib.suppress(InputError):
+                config = RunConfig.from_mapping(changed)
+                found = columns(config.identity)
+                np.array([found["bsz"], found["seed"], config.epochs, config.checkpoint_every], np.int64)
+                cost(config) * config.epochs
+
+        words = (
+            b"bsz: 1\n0\n",
+            b"epochs: 1\n0\n",
+            b"seed: \n9\n",
+            b"lr: 1\n0\n.0",
+            b"model: {hidden: [1\n0\n], init_std: 1}",
+        )
+        return [b"bsz: 7", *(b"\x30\x00" + word for word in words)], read
+
     def checkpoint(self) -> tuple[Seeds, Target]:
         from mlp.data import load
         from mlp.model import load as load_model
@@ -192,7 +273,7 @@ class Fuzzing:
                 with contextlib.suppress(InputError):
                     network_parts(identity)
             with contextlib.suppress(DamagedRun):
-                read_record(run, "")
+                read_record(run)
             for path in run.path.iterdir():
                 path.unlink()
             run.path.rmdir()
@@ -202,7 +283,7 @@ class Fuzzing:
 
     def run_files(self) -> tuple[Seeds, Target]:
         from mlp import stats
-        from sweeps.read.record import read as read_record
+        from sweeps.read.collect import load
         from sweeps.runs.errors import DamagedRun
 
         run = self.run
@@ -215,8 +296,7 @@ class Fuzzing:
             for reader in (run.read_status, run.read_metrics, lambda: stats.read(run), lambda: run.result(2)):
                 with contextlib.suppress(DamagedRun):
                     reader()
-            with contextlib.suppress(DamagedRun):
-                read_record(run, "")
+            load(self.config.out)
             if path == run.provenance:
                 run.add_provenance({})
             path.write_bytes(real[path])
@@ -253,7 +333,7 @@ class Fuzzing:
             with contextlib.suppress(InputError):
                 found = read(folder)
                 if found is not None:
-                    found.ranked(), found.epochs(), found.write(folder)
+                    found.ranked(), found.epochs(), replace(found, definition={}).write(folder)
 
         return [json.dumps(SEARCH).encode()], target
 
@@ -262,12 +342,16 @@ class Fuzzing:
         from sweeps.runs.errors import InputError
 
         point = {"lr": 0.1, "model": "mlp1", "activ.name": "relu", "seed": 3, "model.hidden": [16], "stats": False}
+        extremes = ((1e308, 10**400), (float("inf"), -(10**400)), (float("nan"), 2**63), (5e-324, True), (None, "x"))
+        points = [point, *(point | {"lr": lr, "seed": seed} for lr, seed in extremes)]
 
         def target(data: bytes) -> None:
-            with contextlib.suppress(InputError):
-                holds(data.decode("utf-8", "surrogateescape"), point)
+            for each in points:
+                with contextlib.suppress(InputError):
+                    holds(data.decode("utf-8", "surrogateescape"), each)
 
         words = ("lr <= 0.01 or model == 'mlp2'", "not seed in [1, 2] and lr * 2 / 3 - -1 < 4", "activ.name != 'gelu'")
+        words += ("seed / 3 * lr < 1e308", "seed<1e400", "lr=1e400,nan", "seed - lr in [1e308 * 10]")
         return [*map(str.encode, words), b"model.hidden == [16]"], target
 
     def filters(self) -> tuple[Seeds, Target]:
@@ -317,6 +401,14 @@ class Fuzzing:
         return path
 
 
+def repeated(data: bytes) -> bytes:
+    """With the text between the first two line ends as often as the first two bytes say, if there are any: what is
+    long or nested deeply is beyond mutations."""
+    before, first, rest = data[2:].partition(b"\n")
+    again, second, after = rest.partition(b"\n")
+    return before + again * int.from_bytes(data[:2], "little") + after if first and second else data
+
+
 def npz_seeds(path: Path) -> Seeds:
     """The file as it is, and its members, each after its length."""
     with zipfile.ZipFile(path) as archive:
@@ -342,7 +434,10 @@ TARGETS = (
     "idx",
     "cifar",
     "npz",
+    "npy",
     "checkpoint",
+    "cache",
+    "numbers",
     "identity",
     "run_files",
     "manifest",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sweeps.read import extensions
 from sweeps.runs.command import fail, run
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.schema import integer, number
 
@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         args = _parse(list(sys.argv[1:] if argv is None else argv))
-        status: int = args.run(args)
+        import numpy as np
+
+        with np.errstate(over="ignore", invalid="ignore"):  # one run's 1e308 makes an infinite mean, and no warnings
+            status: int = args.run(args)
         return status
 
     return run(command)
@@ -389,7 +392,6 @@ def _tag(args: argparse.Namespace) -> int:
 def _note(args: argparse.Namespace) -> int:
     from sweeps import keep
     from sweeps.runs import notes
-    from sweeps.runs.reading import printable
 
     one = keep.one(args.out, args.name)
     found = notes.read(one) if args.text is None else notes.edit(one, lambda old: notes.Notes(old.tags, args.text))

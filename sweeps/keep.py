@@ -24,9 +24,9 @@ from sweeps.read.collect import Collection, load, read_manifest
 from sweeps.read.summary import column_of
 from sweeps.runs import checkpoint
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import folder
-from sweeps.runs.reading import find, printable
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import folder, listed
+from sweeps.runs.reading import find
 from sweeps.runs.status import State
 from sweeps.search import record
 
@@ -134,9 +134,11 @@ class _Sweeps:
         self._own = selection.sweep
         self._of: dict[str, list[str]] = {}
         self._epochs: dict[str, tuple[int, str]] = {}
-        for path in sorted((selection.out / "sweeps").glob("*/manifest.json")):
-            name = path.parent.name
-            further = _goes_on(path.parent)
+        for place in _listed(selection.out, "sweeps"):
+            if not os.path.lexists(place / "manifest.json"):
+                continue
+            name = place.name
+            further = _goes_on(place)
             for entry in read_manifest(selection.out, name)["runs"]:
                 run, epochs = entry["run_id"], entry.get("epochs")
                 self._of.setdefault(run, []).append(name)
@@ -249,10 +251,17 @@ def remove(selection: Selection, *, force: bool = False, dry_run: bool = False) 
     return outcome
 
 
-def _left_behind(out: Path) -> Iterator[Path]:
+def _left_behind(out: Path) -> list[Path]:
     """What an earlier removal was killed over."""
-    if (out / _REMOVED).is_dir() and not (out / _REMOVED).is_symlink():
-        yield from (out / _REMOVED).iterdir()
+    return _listed(out, _REMOVED)
+
+
+def _listed(out: Path, name: str) -> list[Path]:
+    """The folders in ``out``/name."""
+    try:
+        return [Path(entry.path) for entry in listed(out, name) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
 
 
 def _delete(path: Path) -> None:

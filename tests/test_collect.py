@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from synthetic import history, make_run, make_runs
@@ -30,7 +29,7 @@ def reads(monkeypatch):
     """The names of the run directories that are read, not taken from the cache."""
     names = []
     read = snapshot.read
-    monkeypatch.setattr(snapshot, "read", lambda run, signature: (names.append(run.path.name), read(run, signature))[1])
+    monkeypatch.setattr(snapshot, "read", lambda run: (names.append(run.path.name), read(run))[1])
     return names
 
 
@@ -92,7 +91,7 @@ def test_reads_again_only_what_changed(tmp_path, reads):
     assert sorted(reads[5:]) == sorted([changed.path.name, new.path.name])
     assert list(third.runs["run"]) == sorted({*first.runs["run"], new.path.name} - {gone.path.name})
     assert third.runs.set_index("run")["epoch"][changed.path.name] == 4
-    (tmp_path / ".collect" / "runs.parquet").unlink()
+    (tmp_path / ".collect" / "runs.npz").unlink()
     fresh = sweeps.load(tmp_path)
     pd.testing.assert_frame_equal(third.runs, fresh.runs)
     pd.testing.assert_frame_equal(third.epochs, fresh.epochs)
@@ -102,7 +101,7 @@ def test_reads_again_only_what_changed(tmp_path, reads):
 def test_a_damaged_cache_is_built_anew(tmp_path, reads, damage):
     make_runs(tmp_path, 3, epochs=50)
     before = sweeps.load(tmp_path)
-    cache = tmp_path / ".collect" / "runs.parquet"
+    cache = tmp_path / ".collect" / "runs.npz"
     content = bytearray(cache.read_bytes())
     content[len(content) // 2] ^= 0xFF
     cache.unlink()
@@ -123,8 +122,9 @@ def test_two_collectors_at_once(tmp_path):
     program = f"import sweeps; c = sweeps.load({str(tmp_path)!r}); print(len(c.runs), len(c.epochs), c.problems)"
     pair = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=60)[0] for process in pair] == ["200 600 ()\n"] * 2
-    assert pq.read_table(tmp_path / ".collect" / "runs.parquet").num_rows == 200
-    assert os.listdir(tmp_path / ".collect") == ["runs.parquet"]
+    with np.load(tmp_path / ".collect" / "runs.npz") as cache:
+        assert cache["records"].tobytes().count(b"\n") == 200
+    assert os.listdir(tmp_path / ".collect") == ["runs.npz"]
 
 
 def test_running_is_asked_anew_each_time(tmp_path):

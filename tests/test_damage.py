@@ -259,10 +259,10 @@ def test_a_checkpoint_that_is_not_ours_to_read_is_an_error_and_not_damage(config
     """Root may read all; what the system says to others comes from the real call's place."""
     run = RunDir(train(replace(config, epochs=2)).path)
 
-    def refuse(path, limit, **_):
+    def refuse(path, limit):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(checkpoint, "read_file", refuse)
+    monkeypatch.setattr(checkpoint, "opened", refuse)
     with pytest.raises(InputError, match=r"checkpoint\.npz"):
         train(config)
     assert run.checkpoint.exists()

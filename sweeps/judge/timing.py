@@ -3,14 +3,14 @@
 The claims about time rest on it alone, for times of a sweep's own runs come from a busy pool and say little.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import read_json
 
 COMMAND = "python -m sweeps timing"
 
@@ -53,9 +53,10 @@ def load(out: Path) -> Timing | None:
         InputError: the file is not one of ours.
     """
     try:
-        content = json.loads(path(out).read_bytes())
+        content = read_json(path(out))
         seconds = {name: tuple(map(float, net["seconds"])) for name, net in content["nets"].items()}
-        timing = Timing(seconds, content["conditions"])
+        conditions = {key: printable(x) if isinstance(x, str) else x for key, x in content["conditions"].items()}
+        timing = Timing(seconds, conditions)
         timing.describe()  # everything that is read later is there
         if len({len(values) for values in seconds.values()}) != 1:
             raise ValueError("unequal rounds")
@@ -63,6 +64,6 @@ def load(out: Path) -> Timing | None:
             raise ValueError("times must be positive")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, DamagedRun, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise InputError("timing", str(path(out)), f"is damaged ({error}); repeat `{COMMAND}`") from None
     return timing

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sweeps.launch import estimate
 from sweeps.launch.job import Job, epochs_done, last_row
+from sweeps.runs.errors import printable
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program
 from sweeps.runs.status import Result, State
@@ -112,7 +113,7 @@ class Display:
             line.append(f"  (left: {left})", "dim")
         self._console.print(line)
         if result.state in (State.FAILED, State.DIVERGED):
-            said = " ".join([line.strip() for line in (result.error or "").splitlines() if line.strip()][:2])
+            said = printable(" ".join([line.strip() for line in (result.error or "").splitlines() if line.strip()][:2]))
             self._console.print(Text(f"      {said}\n      see {job.run.log}", "red"))
 
     def refresh(self, running: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from sweeps.launch.sending import Sent, foreign, unpacked
 from sweeps.runs import code
 from sweeps.runs.directory import RunDir, to_yaml
 from sweeps.runs.errors import Busy, DamagedRun, InputError, Interrupted
-from sweeps.runs.files import folder, write_atomic
+from sweeps.runs.files import folder, opened, read_file, write_atomic
 from sweeps.runs.metrics import Row, parse_row
 from sweeps.runs.program import RunSpec
 from sweeps.runs.session import train
@@ -169,8 +169,8 @@ def report_worker(path: str) -> WorkerInfo:
 
 def _read_token(path: str) -> str | None:
     try:
-        return Path(path).read_text()
-    except OSError:
+        return read_file(Path(path)).decode()
+    except (OSError, DamagedRun, ValueError):
         return None
 
 
@@ -200,12 +200,12 @@ def _unseen(out: Path, host: str) -> InputError:
 def last_row(run: RunDir) -> Row | None:
     """The last whole row of metrics.csv as it stands, cheaply; None while there is none."""
     try:
-        with open(run.metrics, "rb") as file:
+        with opened(run.metrics) as file:
             names = file.readline(2**16).decode().strip().split(",")
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 4096))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             tail = file.read()
         return parse_row(tail[: tail.rindex(b"\n")].rsplit(b"\n", 1)[-1].decode(), names)
-    except (OSError, ValueError, TypeError):
+    except (OSError, DamagedRun, ValueError, TypeError):
         return None
 
 

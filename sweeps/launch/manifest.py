@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from sweeps.launch.job import Job
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import folder, read_file, write_atomic
+from sweeps.runs.files import folder, lock, read_json, set_aside, write_atomic
 from sweeps.runs.status import now
 
 
@@ -44,7 +42,7 @@ class Manifest:
     def add(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
         """Write the jobs down before the first of them starts."""
         folder(self.folder.parent.parent, "sweeps", self.name)
-        with FileLock(self.folder / ".lock"):
+        with lock(self.folder / ".lock"):
             known = self._read()
             runs = {run["run_id"]: run for run in known.get("runs", [])}
             for job in jobs:
@@ -67,12 +65,12 @@ class Manifest:
 
     def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(read_file(self.path))
+            content = read_json(self.path)
             for run in content["runs"]:
                 hash(run["run_id"]), run["epochs"] + 0
         except FileNotFoundError:
             return {}
-        except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):
-            os.replace(self.path, self.path.with_suffix(".damaged"))
+        except (DamagedRun, TypeError, LookupError):
+            set_aside(self.path)
             return {}
         return dict(content)

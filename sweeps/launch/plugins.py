@@ -33,6 +33,7 @@ from sweeps.runs.checkpoint import refuse_pruned
 from sweeps.runs.command import fail, use_streams
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError, SweepsError
+from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.program import Program
 from sweeps.runs.schema import fields, flag, integer, list_of, number, one_of, optional, text
 from sweeps.runs.session import recorded_code
@@ -183,8 +184,7 @@ def program_of(function: TaskFunction, context: HydraContext, declared: Mapping[
 
 def _set_aside(job: Job) -> None:
     """Out of the way, under a name that says when; nothing is deleted."""
-    old = job.spec.out / "replaced" / f"{job.run_id}-{time.strftime('%Y%m%dT%H%M%S')}"
-    old.parent.mkdir(parents=True, exist_ok=True)
+    old = folder(job.spec.out, "replaced") / f"{job.run_id}-{time.strftime('%Y%m%dT%H%M%S')}"
     with job.run.lock().acquire(timeout=0):
         job.run.move(old)
     notes.carry(RunDir(old), job.run)
@@ -265,9 +265,9 @@ class GridSweeper(LaunchingSweeper):
         """An application's multirun.yaml, where Hydra's basic sweeper puts it, or in our folder of the sweep."""
         if isinstance(self.program.function, Task):
             assert self.config is not None
-            folder = Path(sweep_dir(self.config) or manifest.folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
+            place = Path(sweep_dir(self.config) or manifest.folder)
+            place.mkdir(parents=True, exist_ok=True)
+            write_atomic(place / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
 
     def _run(self, left: list[Job], manifest: Manifest, reused: int) -> tuple[list[Result], int]:
         if isinstance(self.launcher, SweepLauncher):

@@ -8,7 +8,6 @@ A run's metrics are what its program logs, by name; ``seconds`` and ``eval_secon
 
 import hashlib
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,9 @@ import pyarrow.parquet as pq
 from sweeps.read import filters as conditions
 from sweeps.read import items, steps
 from sweeps.read.snapshot import Snapshot, refresh
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import read_file, write_atomic
-from sweeps.runs.reading import no_formula, printable
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import listed, opened, read_json, write_atomic
+from sweeps.runs.reading import no_formula
 from sweeps.runs.schema import integer, suggest
 
 TIMES = ("seconds", "eval_seconds")
@@ -109,8 +108,9 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
     runs = _runs(found, out, counts, _measure(matrix, found.columns, counts, judges))
     if epochs is not None:
         runs.loc[counts == epochs, ["state", "target", "error"]] = ["finished", epochs, None]
-    table = pd.DataFrame(matrix, columns=found.columns).astype({"epoch": "int64"})
+    table = pd.DataFrame(matrix, columns=found.columns)
     table.insert(0, "run", runs["run"].take(np.repeat(np.arange(len(runs)), counts)).reset_index(drop=True))
+    table = table.astype({"epoch": "int64"})  # last: it takes the columns apart, and pandas warns of a hundred
 
     kept = conditions.apply(runs, wanted)
     if chosen is not None:
@@ -132,17 +132,20 @@ def read_manifest(out: Path, name: str) -> dict[str, Any]:
     Raises:
         InputError: there is no such sweep (the message lists those there are), or its manifest is damaged.
     """
-    sweeps = sorted(path.parent.name for path in (out / "sweeps").glob("*/manifest.json"))
+    try:
+        sweeps = [entry.name for entry in listed(out, "sweeps") if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        sweeps = []
     if name not in sweeps:
         raise InputError(
             "sweep", name, f"no such sweep in {out}{suggest(name, sweeps)}; known: {', '.join(sweeps) or 'none'}"
         )
     path = out / "sweeps" / name / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(read_file(path))
+        manifest: dict[str, Any] = read_json(path)
         if not all(isinstance(run["run_id"], str) for run in manifest["runs"]):
             raise ValueError("a run_id is not a text")
-    except (OSError, DamagedRun, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, DamagedRun, ValueError, TypeError, LookupError) as error:
         raise InputError("sweep", name, f"{path} cannot be read ({error})") from None
     return manifest
 
@@ -185,6 +188,8 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     }
     return table.assign(**texts).rename(columns=harmless)
 
+
+_LARGEST_TABLE = 2**36  # bytes; only its end is read
 
 _Judge = tuple[str | None, bool]
 """The metric that judges an epoch, and whether its highest value is the best."""
@@ -353,6 +358,7 @@ def _fingerprint(collection: Collection) -> bytes:
 
 def _fingerprint_of(parquet: Path) -> bytes | None:
     try:
-        return (pq.read_schema(parquet).metadata or {}).get(b"sweeps")
-    except (OSError, pa.ArrowException):
+        with opened(parquet, _LARGEST_TABLE) as file:
+            return (pq.read_schema(file).metadata or {}).get(b"sweeps")
+    except (OSError, DamagedRun, pa.ArrowException):
         return None

@@ -9,8 +9,7 @@ import pandas as pd
 
 from sweeps.runs import outcomes
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.reading import printable
+from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.schema import suggest
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ def load(out: Path, epochs: Mapping[str, int], name: str) -> pd.DataFrame:
         try:
             kept = outcomes.load(RunDir.of(out, run))
         except DamagedRun as damage:
-            log.warning("%s", printable(str(damage)))
+            log.warning("%s", damage)
             continue
         if kept is None:
             continue

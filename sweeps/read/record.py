@@ -2,47 +2,52 @@
 
 Record    a run as the collector keeps it
 read      run directory → Record
+check     whether a cache's record is one
 """
 
-import dataclasses
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from sweeps.read import extensions
 from sweeps.runs import metrics, notes
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import read_file, read_if_there
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import read_file, read_if_there, read_json
 from sweeps.runs.identity import flatten
-from sweeps.runs.reading import brief, printable, read_identity
+from sweeps.runs.reading import brief, read_identity
+from sweeps.runs.status import State
 
-_MOST_METRICS = 1000  # a stranger's run must not widen the table of all epochs beyond the memory
+MOST_METRICS = 1000
+"""A stranger's runs must not widen the table of all epochs beyond the memory."""
+
 _STATUS = ("state", "target", "host", "started", "updated", "error", "program", "metric")
+_PROVENANCE = ("git_commit", "source_sha256", "python", "numpy", "cpu", "blas")
+_NOTES = ("tags", "note")
+_TEXTS = (*_STATUS[2:], *_PROVENANCE, *_NOTES)
+_ROW = {"config", "ruled", "maximize", "threads", *_STATUS, *_PROVENANCE, *_NOTES}
+_STATES = frozenset(State)
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A run, flat enough for a cache."""
 
-    name: str
-    signature: str
-    """Of its files when they were read, as the caller gave it."""
     live: bool
     """It says that it is running; whether that is so must be checked each time."""
-    row: str
-    """JSON: ``config``, columns of the configuration, apart from status and provenance, so that no key hides those;
+    row: dict[str, Any]
+    """``config``, columns of the configuration, apart from status and provenance, so that no key hides those;
     ``ruled``: their names are the program's own."""
-    columns: str
-    """JSON: ``epoch``, then the names of its metrics."""
-    epochs: bytes
-    """(n, len(columns)) float64."""
+    columns: tuple[str, ...]
+    """``epoch``, then the names of its metrics."""
+    epochs: npt.NDArray[np.float64]
+    """(n × len(columns),)"""
 
 
-def read(run: RunDir, signature: str) -> Record:
+def read(run: RunDir) -> Record:
     """Everything but the checkpoint and the log.
 
     Raises:
@@ -56,15 +61,63 @@ def read(run: RunDir, signature: str) -> Record:
         raise brief(damage, run) from None
     config, is_ruled = _config(identity)
     row = {"config": config, "ruled": is_ruled, **status, **_provenance(run), **_notes(run)}
-    text = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace").decode()  # lone surrogates fit no table
     names = metrics.columns(history) if history else _header(run)
-    if len(names) > _MOST_METRICS:
-        raise DamagedRun(f"{run.metrics.name}: {len(names)} columns; at most {_MOST_METRICS} are read")
+    if len(names) > MOST_METRICS:
+        raise DamagedRun(f"{run.metrics.name}: {len(names)} columns; at most {MOST_METRICS} are read")
     whole = all(len(row) == len(names) for row in history)  # then each has them in this order
     rows = ([*row.values()] if whole else [row.get(name, np.nan) for name in names] for row in history)
-    matrix = np.array([*rows], float)
     live = status["state"] == "running" or _says_running(run)
-    return Record(run.path.name, signature, live, text, json.dumps(names), matrix.tobytes())
+    return Record(live, row, tuple(names), np.array([*rows], float).ravel())
+
+
+def check(live: object, row: Any, columns: Any, count: object) -> None:
+    """What :func:`read` gives, when it comes from a cache.
+
+    Args:
+        count: of the epochs.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is something else.
+    """
+    if type(live) is not bool or type(count) is not int or count < 0:
+        raise ValueError("no record")
+    _check_columns(tuple(columns))
+    if (
+        row.keys() != _ROW
+        or not all(map(_is_cell, row["config"].values()))
+        or not all(map(str.isprintable, row["config"]))
+    ):
+        raise ValueError("no row")
+    texts = [row[name] for name in _TEXTS]
+    if not all(text is None or (type(text) is str and text.isprintable()) for text in texts):
+        raise ValueError("no texts")
+    if type(row["ruled"]) is not bool or type(row["maximize"]) is not bool:
+        raise ValueError("no flags")
+    target, threads = row["target"], row["threads"]
+    if row["state"] not in _STATES or not _is_count(target) or not (threads is None or _is_count(threads)):
+        raise ValueError("no status")
+
+
+@functools.lru_cache(maxsize=1000)
+def _check_columns(names: tuple[str, ...]) -> None:
+    is_known = all(type(name) is str and metrics.NAME.fullmatch(name) for name in names)
+    if names[0] != "epoch" or len({*names}) < len(names) or not is_known or len(names) > MOST_METRICS:
+        raise ValueError("no columns")
+
+
+def _is_cell(value: Any) -> bool:
+    """As :func:`_scalar` makes it."""
+    kind = type(value)
+    return kind is float or value is None or (value.isprintable() if kind is str else kind is int and _fits(value))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**53
+
+
+def _fits(value: int) -> bool:
+    """Into a table's int64."""
+    return -(2**63) <= value < 2**63
 
 
 def _header(run: RunDir) -> list[str]:
@@ -91,7 +144,7 @@ def _scalar(value: Any) -> Any:
     """A table's cell: a number, a text or nothing."""
     if value is None or isinstance(value, float):
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+    if isinstance(value, int) and not isinstance(value, bool) and _fits(value):
         return value
     return printable(value if isinstance(value, str) else json.dumps(value))
 
@@ -102,14 +155,9 @@ def read_status(run: RunDir) -> dict[str, Any]:
         status = run.read_status()
     except DamagedRun as damage:
         raise brief(damage, run) from None
-    except RecursionError:
-        raise DamagedRun(f"{run.status.name}: not a run's status (nested)") from None
     if status is None:
         raise DamagedRun(f"no {run.status.name}: not a run, or one that never began")
-    columns = dataclasses.asdict(status)
-    if not isinstance(status.target, int) or not 0 < status.target < 2**63:
-        raise DamagedRun(f"{run.status.name}: not a run's status (target {printable(repr(status.target))})")
-    return {key: _scalar(columns[key]) for key in _STATUS} | {"maximize": bool(status.maximize)}
+    return {key: _scalar(getattr(status, key)) for key in _STATUS} | {"maximize": status.maximize}
 
 
 def _notes(run: RunDir) -> dict[str, str]:
@@ -128,7 +176,7 @@ def _says_running(run: RunDir) -> bool:
 def _provenance(run: RunDir) -> dict[str, Any]:
     """Of the session that trained last; None for what is not recorded."""
     try:
-        session = json.loads(read_file(run.provenance))["sessions"][-1]
+        session = read_json(run.provenance)["sessions"][-1]
         commit, packages, blas = session.get("git_commit"), session.get("packages"), session.get("blas")
         columns = {
             "git_commit": f"{commit}-dirty" if commit and session.get("git_dirty") else commit,
@@ -140,10 +188,10 @@ def _provenance(run: RunDir) -> dict[str, Any]:
         }
         threads = session.get("threads", session.get("blas_threads"))
         return {key: value if value is None else printable(str(value)) for key, value in columns.items()} | {
-            "threads": threads if isinstance(threads, int) else None
+            "threads": threads if _is_count(threads) else None
         }
     except FileNotFoundError:
-        return {}
+        return dict.fromkeys((*_PROVENANCE, "threads"))
     except DamagedRun as damage:
         raise brief(damage, run) from None
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:

@@ -3,48 +3,39 @@
     Snapshot  every readable run of a results tree: plain rows, and all epochs in one matrix
     refresh   scan → cache → read what is new → cache
 
-The cache, <out>/.collect/runs.parquet, is one file that is replaced whole: of two collectors at once the later one
-wins, and both are right. A cache that is damaged, of another version, or made with other column rules is rebuilt.
+The cache, <out>/.collect/runs.npz, is one file that is replaced whole: of two collectors at once the later one wins,
+and both are right. It may be a stranger's as the runs may be, so it is checked as they are, is not read if it is larger
+than they could make it, and takes no more memory than it is long. One that is damaged, of another version, or made with
+other column rules is rebuilt.
 """
 
 import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sweeps.read import extensions
-from sweeps.read.record import read, read_status
+from sweeps.read.record import MOST_METRICS, Record, check, read, read_status
 from sweeps.runs import notes
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import write_atomic
-from sweeps.runs.reading import printable
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import folder, inside, listed, opened, write_atomic
+from sweeps.runs.npy import UNREADABLE, opened_npz, read_npy
 
-_VERSION = b"3"  # of the cache's contents: raise it when a row's meaning changes
+_VERSION = 4  # of the cache's contents: raise it when a row's meaning changes
 _BLANK = RunDir(Path())
 _FILES = tuple(
     path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance, notes.path_of(_BLANK))
 )
-
-_CACHE = pa.schema(
-    [
-        ("name", pa.string()),
-        ("signature", pa.string()),
-        ("live", pa.bool_()),  # says that it is running; whether that is so must be checked each time
-        ("row", pa.large_string()),  # JSON
-        ("columns", pa.string()),  # JSON: the names of its epochs' columns
-        ("epochs", pa.large_binary()),  # (n, len(columns)) float64
-    ]
-)
+_LARGEST_CACHE = 2**32  # bytes
+_MOST_KEYS = 10_000  # of all configurations
 
 
 @dataclass(frozen=True)
@@ -73,149 +64,162 @@ def refresh(out: Path) -> Snapshot:
     Raises:
         InputError: there is no such directory.
     """
-    found, problems = _scan(out)
-    cache = out / ".collect" / "runs.parquet"
-    if cache.parent.is_symlink():
-        raise InputError("out", str(cache.parent), "is a symbolic link inside of the results tree, and is not followed")
-    cached = _load(cache)
-    old = dict(zip(cached["name"].to_pylist(), cached["signature"].to_pylist(), strict=True))
-    stays = [found.get(name) == signature for name, signature in old.items()]
-    changed = [name for name, signature in found.items() if old.get(name) != signature]
-
-    records = []
-    for name in changed:
+    found, problems, size = _scan(out)
+    cache = inside(out, ".collect") / "runs.npz"
+    cached = _load(cache, size)
+    entries: dict[str, _Entry] = {}
+    for name, signature in found.items():
+        entry = cached.get(name)
+        if signature and entry and entry.signature == signature:
+            entries[name] = entry
+            continue
         with _noted(name, problems):
-            records.append(read(RunDir.of(out, name), found[name]))
-    if not all(stays):
-        cached = cached.filter(pa.array(stays, pa.bool_()))
-    if records:
-        fresh = pa.Table.from_pylist([vars(record) for record in records], cached.schema)
-        cached = pa.concat_tables([cached, fresh]).sort_by("name")
-    if records or not all(stays):
-        _save(cache, cached)
+            entries[name] = _entry(name, signature, read(RunDir.of(out, name)))
+    if entries.keys() != cached.keys() or any(entry is not cached[name] for name, entry in entries.items()):
+        _save(cache, entries.values())
 
-    names = cached["name"].to_pylist()
-    rows: list[Any] = json.loads(f"[{','.join(cached['row'].to_pylist())}]")
-    keep = np.ones(len(rows), bool)
-    for i in np.flatnonzero(cached["live"].to_numpy(zero_copy_only=False)):
-        keep[i] = False
-        with _noted(names[i], problems):
-            rows[i]["state"] = read_status(RunDir.of(out, names[i]))["state"]
-            keep[i] = True
-    if not keep.all():
-        cached = cached.filter(pa.array(keep))
-        rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
-    logged = _parsed(cached["columns"].to_pylist())
-    columns, counts, epochs = _matrix(cached["epochs"].combine_chunks(), logged)
-    return Snapshot(cached["name"].to_pylist(), rows, counts, columns, logged, epochs, tuple(sorted(problems)))
+    runs: dict[str, Record] = {}
+    metrics: set[str] = set()
+    keys: set[str] = set()
+    for name, (_, _, record) in entries.items():
+        with _noted(name, problems):
+            if record.live:
+                record.row["state"] = read_status(RunDir.of(out, name))["state"]
+            _add(metrics, record.columns, MOST_METRICS, "metrics")
+            _add(keys, record.row["config"], _MOST_KEYS, "keys of configurations")
+            runs[name] = record
+    counts = np.array([len(record.epochs) // len(record.columns) for record in runs.values()], np.intp)
+    rows, logged = [record.row for record in runs.values()], [record.columns for record in runs.values()]
+    columns, epochs = _matrix([record.epochs for record in runs.values()], logged, counts)
+    return Snapshot(list(runs), rows, counts, columns, logged, epochs, tuple(sorted(problems)))
 
 
-# ---------------------------------------------------------------------------------------------------- scan and cache
+def _add(known: set[str], names: Iterable[str], most: int, what: str) -> None:
+    new = {*names} - known
+    if len(known) + len(new) > most:
+        raise DamagedRun(f"with it there would be more than {most} {what}")
+    known |= new
 
 
-def _scan(out: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The signature of each directory, by name in order; and what is no run at first sight."""
-    found, problems = {}, []
-    folder = out / "runs"
-    if folder.is_symlink():
-        raise InputError("out", str(folder), "is a symbolic link inside of the results tree, and is not followed")
+def _matrix(
+    values: Sequence[npt.NDArray[np.float64]], logged: Sequence[tuple[str, ...]], counts: npt.NDArray[np.intp]
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """All names, and the epochs of all runs, one run after the other."""
+    kinds = dict.fromkeys(logged)
+    columns = list(dict.fromkeys(["epoch", *(name for names in kinds for name in names)]))
+    if len(kinds) <= 1:
+        return columns, np.concatenate([np.empty(0), *values]).reshape(-1, len(columns))
+    places = {names: [columns.index(name) for name in names] for names in kinds}
+    epochs = np.full((counts.sum(), len(columns)), np.nan)
+    ends = np.cumsum(counts).tolist()
+    for own, names, start, end in zip(values, logged, [0, *ends], ends, strict=False):
+        epochs[start:end, places[names]] = own.reshape(-1, len(names))
+    return columns, epochs
+
+
+# --------------------------------------------------------------------------------------------------------------- scan
+
+
+def _scan(out: Path) -> tuple[dict[str, str], list[tuple[str, str]], int]:
+    """The signature of each directory, by name in order; what is no run at first sight; the size of a cache at most."""
+    found, problems, size = {}, [], 2**20
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = listed(out, "runs")
     except OSError as error:
-        raise InputError("out", str(out), f"holds no runs ({error.strerror}: {folder})") from None
+        raise InputError("out", str(out), f"holds no runs ({error.strerror}: {out / 'runs'})") from None
     for entry in entries:
         if entry.is_symlink():
             problems.append((printable(entry.name), "is a symbolic link, and is not followed"))
         elif entry.is_dir(follow_symlinks=False):
             if entry.name.isprintable():
-                found[entry.name] = _signature(entry.path)
+                found[entry.name], own = _signature(entry.path)
+                size += 2**11 + 8 * own  # of a cell without a value, a byte in metrics.csv, and 8 as a number
             else:
                 problems.append((printable(entry.name), "not a run's name"))
-    return found, problems
+    return found, problems, min(size, _LARGEST_CACHE)
 
 
-def _signature(folder: str) -> str:
-    """Changes whenever one of the files is written: each is replaced (inode) or grows (size)."""
-    parts = []
+def _signature(folder: str) -> tuple[str, int]:
+    """What changes whenever one of the files is written, for each is replaced (inode) or grows (size); and their size.
+
+    Empty for what is no run, of which nothing may be in a cache.
+    """
+    parts, size = [], 0
     for name in _FILES:
         try:
-            info = os.stat(f"{folder}/{name}")
+            info = os.lstat(f"{folder}/{name}")
         except OSError:
             parts.append("-")
         else:
             parts.append(f"{info.st_mtime_ns}:{info.st_size}:{info.st_ino}")
-    return " ".join(parts)
+            size += info.st_size
+    return "" if "-" in parts[:2] else " ".join(parts), size
 
 
-def _schema() -> pa.Schema:
-    """With the version, and the rules that made the columns: a cache of others is not ours."""
-    rules = json.dumps(extensions.names(extensions.COLUMNS)).encode()
-    return _CACHE.with_metadata({b"version": _VERSION, b"rules": rules})
+# -------------------------------------------------------------------------------------------------------------- cache
 
 
-def _load(path: Path) -> pa.Table:
-    """The cached records, or none."""
-    schema = _schema()
+class _Entry(NamedTuple):
+    """A run in the cache."""
+
+    signature: str
+    line: str
+    """Its JSON: name, signature, and the record, with a count in place of the epochs."""
+    record: Record
+
+
+def _entry(name: str, signature: str, record: Record) -> _Entry:
+    count = len(record.epochs) // len(record.columns)
+    line = json.dumps([name, signature, record.live, record.row, record.columns, count], ensure_ascii=False)
+    return _Entry(signature, line, record)
+
+
+def _head() -> list[Any]:
+    """The version, and the rules that made the columns: a cache of others is not ours."""
+    return [_VERSION, *extensions.names(extensions.COLUMNS)]
+
+
+def _load(path: Path, limit: int) -> dict[str, _Entry]:
+    """The cached records by name, or none."""
     try:
-        table = pq.read_table(path, page_checksum_verification=True, memory_map=False, partitioning=None)
-        if table.schema.equals(schema, check_metadata=True):
-            return table
-    except (OSError, pa.ArrowException):
-        pass
-    return schema.empty_table()
+        with opened(path, limit) as file, opened_npz(file, limit) as archive:
+            lines = read_npy(archive, "records").tobytes().decode().split("\n")
+            epochs = read_npy(archive, "epochs", "f")
+        head, *records = json.loads(f"[{','.join(lines)}]")
+        if head != _head() or epochs.dtype != np.float64 or epochs.ndim != 1:
+            return {}
+        return _entries(lines[1:], records, epochs)
+    except (*UNREADABLE, DamagedRun, TypeError, LookupError, AttributeError, RecursionError):
+        return {}
 
 
-def _parsed(texts: list[str]) -> list[tuple[str, ...]]:
-    """JSON lists of names; each different text is parsed once."""
-    known: dict[str, tuple[str, ...]] = {text: tuple(json.loads(text)) for text in dict.fromkeys(texts)}
-    return [known[text] for text in texts]
+def _entries(lines: list[str], records: list[Any], epochs: npt.NDArray[np.float64]) -> dict[str, _Entry]:
+    """Raises one of the above if something is not as :func:`sweeps.read.record.read` would have made it."""
+    found, ends, widths = {}, [0], []
+    for line, (name, signature, live, row, columns, count) in zip(lines, records, strict=True):
+        check(live, row, columns, count)
+        widths.append(len(columns))
+        ends.append(ends[-1] + count * len(columns))
+        found[name] = _Entry(signature, line, Record(live, row, tuple(columns), epochs[ends[-2] : ends[-1]]))
+    if len(found) < len(records) or ends[-1] != len(epochs):
+        raise ValueError("two of one name, or epochs of no run")
+    width, starts = np.array(widths, np.intp), np.array(ends[:-1], np.intp)
+    counts = np.diff(ends) // width
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    if not np.array_equal(epochs[np.repeat(starts, counts) + number * np.repeat(width, counts)], number + 1):
+        raise ValueError("epochs are not 1, 2, 3, …")
+    return found
 
 
-def _matrix(
-    column: pa.LargeBinaryArray, logged: list[tuple[str, ...]]
-) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """All names, the rows of each run, and all of them in one matrix: the column's own memory if all have one set."""
-    kinds = {names: i for i, names in enumerate(dict.fromkeys(logged))}
-    columns = list(dict.fromkeys(["epoch", *(name for names in kinds for name in names)]))
-    kind = np.array([kinds[names] for names in logged], np.intp)
-    widths = np.array([len(names) for names in logged], np.intp)
-    offsets = np.frombuffer(column.buffers()[1], np.int64) if len(column) else np.zeros(1, np.int64)
-    sizes = np.diff(offsets[column.offset : column.offset + len(column) + 1]) // 8
-    counts = (sizes // widths).astype(np.intp)
-    if len(kinds) == 1:
-        return columns, counts, _values(column, len(columns))
-    epochs = np.full((counts.sum(), len(columns)), np.nan)
-    for names, number in kinds.items():
-        mine = kind == number
-        rows = np.flatnonzero(np.repeat(mine, counts))
-        places = np.array([columns.index(name) for name in names])
-        epochs[np.ix_(rows, places)] = _values(column.filter(pa.array(mine)), len(names))
-    return columns, counts, epochs
-
-
-def _values(column: pa.LargeBinaryArray, width: int) -> npt.NDArray[np.float64]:
-    """(rows, width): a view of the column's memory."""
-    _, offsets, data = column.buffers()
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1] // 8
-    values = np.frombuffer(data, np.float64, ends[-1]) if data is not None else np.empty(0)
-    return values[ends[0] :].reshape(-1, width)
-
-
-def _save(path: Path, table: pa.Table) -> None:
+def _save(path: Path, entries: Iterable[_Entry]) -> None:
     """Replace the cache; where nothing may be written, go without."""
+    entries = list(entries)
+    text = "\n".join([json.dumps(_head()), *(entry.line for entry in entries)])
+    epochs = np.concatenate([np.empty(0), *(entry.record.epochs for entry in entries)])
     buffer = io.BytesIO()
-    pq.write_table(
-        table,
-        buffer,
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-        row_group_size=10_000,
-    )
+    np.savez(buffer, allow_pickle=False, records=np.frombuffer(text.encode(), np.uint8), epochs=epochs)
     with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, buffer.getvalue())
+        write_atomic(folder(path.parent.parent, ".collect") / path.name, buffer.getvalue())
 
 
 @contextlib.contextmanager

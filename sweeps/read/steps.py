@@ -9,7 +9,6 @@ import pandas as pd
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun
 from sweeps.runs.metrics import NAME
-from sweeps.runs.reading import printable
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def load(out: Path, epochs: Mapping[str, int]) -> pd.DataFrame:
         try:
             found.append(_table(RunDir.of(out, name), last))
         except DamagedRun as damage:
-            log.warning("%s", printable(str(damage)))
+            log.warning("%s", damage)
     found = [table for table in found if len(table)]
     if not found:
         return pd.DataFrame({"run": pd.Series(dtype="str"), "epoch": [], "step": []}).astype(_WHOLE)

@@ -11,25 +11,27 @@ The archive's comment ends the file: the run's id, and the SHA-256 of every byte
 import hashlib
 import io
 import logging
+import os
 import re
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from sweeps.runs import metrics, state
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, Pruned
-from sweeps.runs.files import read_file, set_aside, write_atomic
+from sweeps.runs.files import opened, set_aside, write_atomic
 from sweeps.runs.metrics import Row
-from sweeps.runs.npy import UNREADABLE, read_npy
+from sweeps.runs.npy import UNREADABLE, opened_npz, read_npy
 
 log = logging.getLogger(__name__)
 
 LARGEST = 2**36  # bytes
+_LONGEST_SEAL = 2**10  # bytes; a directory's name has 255 at most
 _SEAL = re.compile(rb" sha256:[0-9a-f]{64}\Z")
 
 
@@ -115,32 +117,32 @@ def load(path: Path) -> tuple[Any, list[Row]]:
         DamagedRun: the file is truncated, altered, or of another run.
     """
     refuse_pruned(RunDir(path.parent))
-    ends_with_seal = _SEAL.search(read_file(path, LARGEST, tail=200))
-    try:
-        if not ends_with_seal:  # before it is read whole: a file that grew may be larger than the memory
-            raise ValueError("not as it was written: it does not end with a seal")
-        content = read_file(path, LARGEST)
-        _check_seal(content, path.parent.name)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    with opened(path, LARGEST) as file:
+        try:
+            size = _check_seal(file, path.parent.name)  # before anything is read of a file that may be sparse
+            with opened_npz(file, size) as archive:
+                return _read(archive, RunDir(path.parent))
+        except MemoryError:  # which is not the file's fault
+            raise
+        except (*UNREADABLE, DamagedRun, LookupError, TypeError, OverflowError, RecursionError) as error:
+            raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
 
-            def read(name: str) -> Any:
-                return read_npy(archive, name, len(content), "biufcU", allowed="numbers or texts")
 
-            members = set(archive.namelist())
-            missing = read("missing") if "missing.npy" in members else None
-            if "state.json.npy" in members:
-                spec = read("state.json").tobytes()
-                tree = state.decode(spec, {name: read(name) for name in state.names(spec)})
-                names = [str(name) for name in read("columns")]
-            else:  # release 0.1: a flat mapping of arrays, the names in metrics.csv alone
-                plain = [name.removesuffix(".npy") for name in sorted(members) if name != "history.npy"]
-                tree = {name: read(name) for name in plain}
-                names = metrics.columns(RunDir(path.parent).read_metrics()[:1])
-            return tree, _history(read("history"), names, missing)
-    except MemoryError:  # which is not the file's fault
-        raise
-    except (*UNREADABLE, DamagedRun, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise DamagedRun(f"{path}: damaged checkpoint ({error})") from None
+def _read(archive: zipfile.ZipFile, run: RunDir) -> tuple[Any, list[Row]]:
+    def read(name: str) -> Any:
+        return read_npy(archive, name, "biufcU", allowed="numbers or texts")
+
+    members = set(archive.namelist())
+    missing = read("missing") if "missing.npy" in members else None
+    if "state.json.npy" in members:
+        spec = read("state.json").tobytes()
+        tree = state.decode(spec, {name: read(name) for name in state.names(spec)})
+        names = [str(name) for name in read("columns")]
+    else:  # release 0.1: a flat mapping of arrays, the names in metrics.csv alone
+        plain = [name.removesuffix(".npy") for name in sorted(members) if name != "history.npy"]
+        tree = {name: read(name) for name in plain}
+        names = metrics.columns(run.read_metrics()[:1])
+    return tree, _history(read("history"), names, missing)
 
 
 def _history(table: Any, names: list[str], missing: Any) -> list[Row]:
@@ -164,12 +166,23 @@ def _seal(archive: bytes, run_id: str) -> bytes:
     return head + hashlib.sha256(head).hexdigest().encode()
 
 
-def _check_seal(content: bytes, run_id: str) -> None:
-    """Raises ValueError if the file is not as it was written, or another run's."""
-    if hashlib.sha256(memoryview(content)[:-64]).hexdigest().encode() != content[-64:]:
+def _check_seal(file: BinaryIO, run_id: str) -> int:
+    """The file's size; raises ValueError if it is not as it was written, or another run's."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LONGEST_SEAL))
+    tail = file.read()
+    if not _SEAL.search(tail):
+        raise ValueError("not as it was written: it does not end with a seal")
+    total, left = hashlib.sha256(), size - 64
+    file.seek(0)
+    while left > 0 and (piece := file.read(min(left, 2**20))):
+        total.update(piece)
+        left -= len(piece)
+    if total.hexdigest().encode() != tail[-64:]:
         raise ValueError("not as it was written, by its SHA-256")
-    if not content.endswith(_label(run_id), 0, -64):
+    if not tail[:-64].endswith(_label(run_id)):
         raise ValueError("another run's")
+    return size
 
 
 def _label(run_id: str) -> bytes:

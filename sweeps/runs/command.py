@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.errors import DamagedRun, InputError, printable
 
 
 def importing() -> None:
@@ -93,8 +93,6 @@ def run(command: Callable[[], int | None]) -> int:
 
 def fail(message: str, status: int) -> int:
     """Say it, and return the status."""
-    from sweeps.runs.reading import printable
-
     print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
     return status
 

@@ -18,7 +18,7 @@
 Every file is written whole or not at all; metrics.csv grows by whole rows. Whoever only reads takes no lock.
 
 Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv and
-provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :func:`sweeps.runs.files.read_file`.
+provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :mod:`sweeps.runs.files`.
 """
 
 import contextlib
@@ -26,19 +26,21 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from sweeps.runs import metrics
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import append, digest, folder, linked, read_file, read_if_there, set_aside, write_atomic
+from sweeps.runs import files, metrics
+from sweeps.runs.errors import DamagedRun
+from sweeps.runs.files import append, digest, folder, read_if_there, read_json, set_aside, write_atomic
 from sweeps.runs.metrics import Row
-from sweeps.runs.status import KEPT, Result, State, Status
+from sweeps.runs.status import Result, State, Status
+
+_LARGEST_STATUS = 2**20  # bytes
 
 
 class RunDir:
@@ -74,30 +76,25 @@ class RunDir:
         self.refuse_links()
 
     def refuse_links(self) -> None:
-        """For what is written in place; files that are replaced whole replace a link as well."""
-        hydra = self.path / ".hydra"
-        in_place = (hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml"))
-        for path in (self.path.parent, self.path, self.path / "job", hydra, self.log, self._lock, *in_place):
-            if path.is_symlink():
-                raise linked(path)
-        if self.log.exists() and not self.log.is_file():
-            raise InputError("out", str(self.log), "must be a file")
+        """For what Hydra writes in a run's directory; it would follow a link and wait for a pipe.
+
+        Raises:
+            InputError: a place of its is a link, or no file.
+        """
+        out, run_id = self.path.parent.parent, self.path.name
+        files.inside(out, "runs", run_id, "job")
+        hydra = files.inside(out, "runs", run_id, ".hydra")
+        files.refuse(self.log, self._lock, *(hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml")))
 
     # -- who works on it -------------------------------------------------------------------------------------------
 
     def lock(self) -> FileLock:
         """The lock of the one process that trains; it dies with the process, however that ends."""
-        return FileLock(self._lock)
+        return files.lock(self._lock)
 
     def is_locked(self) -> bool:
         """Whether a living process trains this run now."""
-        if not self._lock.exists():
-            return False
-        try:
-            with self.lock().acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+        return files.is_locked(self._lock)
 
     def move(self, to: Path) -> None:
         """Rename the directory (by the holder of the lock); a process that waits for the lock begins the run again."""
@@ -111,23 +108,20 @@ class RunDir:
 
         Raises:
             DamagedRun: the file is not a status, or not as it was written.
+            InputError: the directory is a symbolic link.
         """
+        files.inside(self.path.parent.parent, self.path.parent.name, self.path.name)
         try:
-            values = json.loads(read_file(self.status))
+            values = read_json(self.status, _LARGEST_STATUS)
             if values.pop("sha256", None) not in (None, _seal(values)):
                 raise ValueError("damaged since it was written")
-            status = Status(**values)
-            if status.state not in KEPT or not isinstance(status.epoch, int):
-                raise ValueError(f"state {status.state!r}, epoch {status.epoch!r}")
-            status = Status(**{**values, "state": State(status.state)})
-            if not isinstance(status.checksums, dict):
-                raise ValueError("checksums are no mapping")
+            status = Status.of(values)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedRun(f"{self.status}: not a run's status ({error})") from None
-        if status.state == "running" and not self.is_locked():
-            return Status(**{**values, "state": State.INTERRUPTED})
+        if status.state == State.RUNNING and not self.is_locked():
+            return replace(status, state=State.INTERRUPTED)
         return status
 
     def read_metrics(self, status: Status | None = None) -> list[Row]:
@@ -207,8 +201,9 @@ class RunDir:
 
     def clear_temporaries(self) -> None:
         """Remove what writers that were killed left behind."""
-        for path in self.path.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for entry in files.listed(self.path):
+            if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
         """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut.
@@ -268,11 +263,10 @@ class RunDir:
     def add_provenance(self, session: dict[str, Any]) -> None:
         """Append a session to provenance.json; an unreadable file is set aside, and begun anew."""
         try:
-            sessions = json.loads(read_file(self.provenance))["sessions"]
-            content = [*sessions, session]
+            content = [*read_json(self.provenance)["sessions"], session]
         except FileNotFoundError:
             content = [session]
-        except (DamagedRun, ValueError, TypeError, KeyError, RecursionError):
+        except (DamagedRun, TypeError, LookupError):
             set_aside(self.provenance)
             content = [session]
         self._write(self.provenance, json.dumps({"sessions": content}, indent=1).encode() + b"\n")
@@ -293,10 +287,8 @@ def run_dirs(out: Path) -> Iterator[RunDir]:
     Raises:
         InputError: ``out``/runs is a symbolic link.
     """
-    if (out / "runs").is_symlink():
-        raise linked(out / "runs")
     with contextlib.suppress(FileNotFoundError):
-        for entry in sorted(os.scandir(out / "runs"), key=lambda entry: entry.name):
+        for entry in files.listed(out, "runs"):
             if entry.is_dir(follow_symlinks=False):
                 yield RunDir(Path(entry.path))
 

@@ -21,7 +21,10 @@ class InputError(SweepsError, ValueError):
     """A value that was given cannot be used; the message fits on one screen and needs no traceback."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        shown = value if isinstance(value, str) else repr(value)
+        try:
+            shown = value if isinstance(value, str) else repr(value)
+        except ValueError:  # Python writes no whole number of more than 4300 digits
+            shown = f"a huge {type(value).__name__}"
         if len(shown) > 200:
             shown = shown[:200] + "…"
         super().__init__(f"{field}={shown}: {allowed}")
@@ -38,7 +41,13 @@ class Pruned(InputError):
 
 
 class DamagedRun(SweepsError):
-    """A file of a run directory cannot be read as what it should be; the message names file and reason."""
+    """A file of a run directory cannot be read as what it should be; the message names file and reason, on one line.
+
+    Both may be a stranger's words, and go to terminals and logs.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Diverged(SweepsError):
@@ -58,3 +67,8 @@ class Interrupted(BaseException):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.signum,)
+
+
+def printable(value: str) -> str:
+    """The text on one line, control characters written out: what a run directory holds may be hostile."""
+    return value if value.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)

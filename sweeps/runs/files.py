@@ -1,12 +1,27 @@
-"""Files as runs need them: read without trust, written whole or not at all."""
+"""The one door to the files of a results tree: read without trust, written whole or not at all.
+
+Whatever is below ``out`` may be a stranger's. A link in it leads nowhere, what is no regular file is not opened, and
+nothing is read that is larger than its reader allows. A test sees to it that no other module opens files there.
+
+opened, read_file, read_if_there, read_json    what is there
+write_atomic, append, appending, set_aside     what is written
+folder, inside, listed, refuse                 where
+lock, is_locked                                by whom
+"""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
+import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from filelock import FileLock
 
 from sweeps.runs.errors import DamagedRun, InputError
 
@@ -14,38 +29,54 @@ LARGEST = 64 * 2**20
 """Bytes of a file other than a checkpoint: what is no run's must not fill the memory."""
 
 
-def read_file(path: Path, limit: int = LARGEST, *, tail: int | None = None) -> bytes:
-    """A file of a run directory, which may be a stranger's: no link is followed, no pipe waited for.
+@contextlib.contextmanager
+def opened(path: Path, limit: int = LARGEST) -> Iterator[BinaryIO]:
+    """A file to be read in parts.
 
-    Args:
-        tail: only so many bytes at its end.
+    Raises:
+        FileNotFoundError, PermissionError: as usual.
+        DamagedRun: it is not a regular file of at most ``limit`` bytes.
+    """
+    handle, _ = _open(path, limit)
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
+def read_file(path: Path, limit: int = LARGEST) -> bytes:
+    """A file's content.
 
     Raises:
         FileNotFoundError, PermissionError: as usual.
         DamagedRun: it is not a regular file of at most ``limit`` bytes, or the disk cannot read it.
     """
+    handle, size = _open(path, limit)
+    try:
+        content = b""
+        while piece := os.read(handle, size + 1 - len(content)):
+            content += piece
+        return content
+    except OSError as error:
+        raise DamagedRun(f"{path}: {error.strerror}") from None
+    finally:
+        os.close(handle)
+
+
+def _open(path: Path, limit: int) -> tuple[int, int]:
+    """Descriptor and size: no link is followed, no pipe waited for."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            info = os.fstat(handle)
-            if not stat.S_ISREG(info.st_mode):
-                raise DamagedRun(f"{path}: not a regular file")
-            if info.st_size > limit:
-                raise DamagedRun(f"{path}: too large ({info.st_size} bytes)")
-            wanted = info.st_size if tail is None else min(tail, info.st_size)
-            os.lseek(handle, info.st_size - wanted, os.SEEK_SET)
-            content = b""
-            while piece := os.read(handle, wanted + 1 - len(content)):
-                content += piece
-            return content
-        finally:
-            os.close(handle)
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:
         is_link = error.errno == errno.ELOOP
         reason = "is a symbolic link, and is not followed" if is_link else error.strerror
         raise DamagedRun(f"{path}: {reason}") from None
+    info = os.fstat(handle)
+    if stat.S_ISREG(info.st_mode) and info.st_size <= limit:
+        return handle, info.st_size
+    os.close(handle)
+    reason = f"too large ({info.st_size} bytes)" if stat.S_ISREG(info.st_mode) else "not a regular file"
+    raise DamagedRun(f"{path}: {reason}")
 
 
 def read_if_there(path: Path) -> bytes | None:
@@ -54,6 +85,19 @@ def read_if_there(path: Path) -> bytes | None:
         return read_file(path)
     except FileNotFoundError:
         return None
+
+
+def read_json(path: Path, limit: int = LARGEST) -> Any:
+    """A file's content as plain data, whose structure is the reader's to check.
+
+    Raises:
+        FileNotFoundError, PermissionError: as usual.
+        DamagedRun: as :func:`read_file`, or it is not JSON.
+    """
+    try:
+        return json.loads(read_file(path, limit))
+    except (ValueError, RecursionError) as error:
+        raise DamagedRun(f"{path}: not JSON ({error})") from None
 
 
 def set_aside(path: Path) -> Path:
@@ -114,8 +158,49 @@ def _keep(path: Path, keep: Path) -> None:
             os.replace(path, keep)
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to a file's end, on disk when this returns.
+
+    Raises:
+        InputError: it is a link, or no file.
+        OSError: the disk is full, or another; a part may have been written.
+    """
+    handle = _open_to_append(path)
+    try:
+        if os.write(handle, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def appending(path: Path) -> TextIO:
+    """A text file to which a log is added.
+
+    Raises:
+        InputError: it is a link, or no file.
+    """
+    return os.fdopen(_open_to_append(path), "a", encoding="utf-8")
+
+
+def _open_to_append(path: Path) -> int:
+    refuse(path)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 def folder(out: Path, *names: str) -> Path:
     """``out``/names…, made if need be. A tree that a stranger packed must not have us write elsewhere.
+
+    Raises:
+        InputError: one of the names is a symbolic link.
+    """
+    path = inside(out, *names)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def inside(out: Path, *names: str) -> Path:
+    """``out``/names…, by no link.
 
     Raises:
         InputError: one of the names is a symbolic link.
@@ -123,26 +208,72 @@ def folder(out: Path, *names: str) -> Path:
     for name in names:
         out = out / name
         if out.is_symlink():
-            raise linked(out)
-    out.mkdir(parents=True, exist_ok=True)
+            raise _linked(out)
     return out
 
 
-def linked(path: Path) -> InputError:
-    """The error for a link where a results tree must have none."""
+def listed(out: Path, *names: str) -> "list[os.DirEntry[str]]":
+    """What is in ``out``/names…, by name.
+
+    Raises:
+        InputError: one of the names is a symbolic link.
+        OSError: it cannot be read, or is not there.
+    """
+    return sorted(os.scandir(inside(out, *names)), key=lambda entry: entry.name)
+
+
+def refuse(*paths: Path) -> None:
+    """For what is opened for writing as it is, by us or by a library: it is a regular file, or is not there yet.
+
+    Raises:
+        InputError: it is something else.
+    """
+    for path in paths:
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            continue
+        if stat.S_ISLNK(mode):
+            raise _linked(path)
+        if not stat.S_ISREG(mode):
+            raise InputError("out", str(path), "must be a file")
+
+
+def refuse_database(path: Path) -> None:
+    """As :func:`refuse`, for a file that SQLite opens, and those that it makes beside it."""
+    refuse(*(path.with_name(path.name + suffix) for suffix in ("", "-journal", "-wal", "-shm")))
+
+
+def _linked(path: Path) -> InputError:
     return InputError("out", str(path), "is a symbolic link inside of the results tree, and is not followed")
 
 
-def append(path: Path, content: bytes) -> None:
-    """Add to a file's end, on disk when this returns.
+def lock(path: Path) -> FileLock:
+    """An inter-process lock, which dies with its holder.
 
     Raises:
-        OSError: the disk is full, or another; a part may have been written.
+        InputError: it is a link, or no file.
     """
-    with open(path, "ab", buffering=0) as file:
-        if file.write(content) < len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(file.fileno())
+    refuse(path)
+    return FileLock(path)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock. Asks without writing, for the tree may be read-only or another's."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:  # then it cannot be known, and what the status says stands
+        return True
+    except OSError:  # there is none, or none that we would lock
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES)
+    else:
+        return False
+    finally:
+        os.close(handle)
 
 
 def _current_umask() -> int:

@@ -109,7 +109,7 @@ def parse_row(line: str, names: Sequence[str]) -> Row:
     texts = line.split(",")
     if len(texts) != len(names):
         raise ValueError(f"{len(texts)} cells in a row of {len(names)}")
-    if len(texts[0]) > 12:  # int() of a long text takes long
+    if not (texts[0].isascii() and texts[0].isdecimal()) or len(texts[0]) > 12:  # int() of a long text takes long
         raise ValueError("not an epoch")
     row = Row(epoch=int(texts[0]))
     row.update({name: float(text) for name, text in zip(names[1:], texts[1:], strict=True) if text})

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import read_file, write_atomic
+from sweeps.runs.files import lock, read_json, write_atomic
 
+_LARGEST = 2**20  # bytes
 _LONGEST_TAG = 100  # characters
 _LONGEST_TEXT = 10_000
 _MOST = 100
@@ -68,11 +67,11 @@ def read(run: RunDir) -> Notes:
         DamagedRun: the file is not what :func:`edit` writes.
     """
     try:
-        values = json.loads(read_file(path_of(run)))
+        values = read_json(path_of(run), _LARGEST)
         return _checked(values["tags"], values["text"])
     except FileNotFoundError:
         return Notes()
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise DamagedRun(f"{path_of(run)}: not a run's notes ({error})") from None
 
 
@@ -92,7 +91,7 @@ def edit(run: RunDir, change: Callable[[Notes], Notes]) -> Notes:
         InputError: there are too many tags, or the text cannot be kept.
         DamagedRun: what is there cannot be read, and is left as it is.
     """
-    with FileLock(run.path / ".notes.lock"):
+    with lock(run.path / ".notes.lock"):
         before = read(run)
         after = change(before)
         if len(after.tags) > _MOST:

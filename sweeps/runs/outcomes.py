@@ -5,7 +5,6 @@ It is written before the checkpoint of its epoch, so that a finished run has its
 """
 
 import io
-import zipfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import read_file, write_atomic
+from sweeps.runs.files import opened, write_atomic
 from sweeps.runs.metrics import NAME
-from sweeps.runs.npy import UNREADABLE, read_npy
+from sweeps.runs.npy import UNREADABLE, opened_npz, read_npy
 
 LARGEST = 2**25
 """Bytes of all items of a run."""
@@ -85,26 +84,20 @@ def load(run: RunDir) -> Outcomes | None:
         DamagedRun: it cannot be read, or is not such a file.
     """
     try:
-        content = read_file(run.items, LARGEST)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-
-            def read(member: str) -> Array:
-                return read_npy(archive, member, LARGEST)
-
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:  # a small file may unpack to gigabytes
-                raise ValueError("too large when unpacked")
+        with opened(run.items, LARGEST) as file, opened_npz(file, LARGEST) as archive:
             arrays = {}
             for member in archive.namelist():
                 kind, _, name = member.removesuffix(".npy").partition("/")
                 if not (NAME.fullmatch(name) and kind in _MEMBERS) and member != "epoch.npy":
                     raise ValueError(f"a member {member!r}")
                 if kind == "bits":
-                    arrays[name] = _unpacked(read(f"bits/{name}"), _whole(read(f"count/{name}")))
+                    count = _whole(read_npy(archive, f"count/{name}"))
+                    arrays[name] = _unpacked(read_npy(archive, f"bits/{name}"), count)
                 elif kind == "numbers":
-                    arrays[name] = read(f"numbers/{name}")
+                    arrays[name] = read_npy(archive, f"numbers/{name}")
             if any(array.ndim != 1 for array in arrays.values()):
                 raise ValueError("an array that is no list")
-            return Outcomes(_whole(read("epoch")), arrays)
+            return Outcomes(_whole(read_npy(archive, "epoch")), arrays)
     except FileNotFoundError:
         return None
     except DamagedRun:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from sweeps.runs.directory import RunDir, run_dirs
-from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import read_file
 from sweeps.runs.identity import digest
 from sweeps.runs.schema import suggest
@@ -82,12 +82,7 @@ def check_events(raw: bytes) -> None:
 
 def brief(damage: DamagedRun, run: RunDir) -> DamagedRun:
     """Without the path, for messages that name the run already."""
-    return DamagedRun(str(damage).removeprefix(f"{run.path}/"))
-
-
-def printable(value: str) -> str:
-    """The text on one line, control characters written out: what a run directory holds may be hostile."""
-    return value if value.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    return DamagedRun(str(damage).removeprefix(printable(f"{run.path}/")))
 
 
 def no_formula(value: str) -> str:

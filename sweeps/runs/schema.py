@@ -19,6 +19,10 @@ Check = Callable[[str, object], Any]
 """``check(field, value) -> canonical value``; raises :class:`InputError`."""
 
 
+LARGEST = 2**63 - 1
+"""Of whole numbers: what a column of a table and NumPy's indices hold."""
+
+
 @dataclass(frozen=True)
 class Entry(Generic[T]):
     """What a registry holds under a name: how to build the thing, and the checks of its options."""
@@ -52,14 +56,15 @@ def number(
     return check
 
 
-def integer(*, ge: int, le: int | None = None) -> Check:
+def integer(*, ge: int, le: int = LARGEST) -> Check:
     """A whole number within bounds; ``200.0`` is not one."""
-    allowed = "must be a whole number" + _bounds(None, ge, None, le)
 
     def check(field: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not _within(value, None, ge, None, le):
-            raise InputError(field, value, allowed)
-        return value
+        if isinstance(value, int) and not isinstance(value, bool) and ge <= value <= le:
+            return value
+        is_too_large = isinstance(value, int) and value > le
+        bounds = _bounds(None, ge, None, le if le < LARGEST or is_too_large else None)
+        raise InputError(field, value, "must be a whole number" + bounds)
 
     return check
 
@@ -145,4 +150,5 @@ def _within(x: float, gt: float | None, ge: float | None, lt: float | None, le: 
 
 def _bounds(gt: float | None, ge: float | None, lt: float | None, le: float | None) -> str:
     bounds = ((">", gt), ("≥", ge), ("<", lt), ("≤", le))
-    return "".join(f" {sign} {bound:g}" for sign, bound in bounds if bound is not None)
+    texts = ((sign, bound if isinstance(bound, int) else f"{bound:g}") for sign, bound in bounds if bound is not None)
+    return "".join(f" {sign} {text}" for sign, text in texts)

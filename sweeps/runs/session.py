@@ -20,7 +20,7 @@ from filelock import Timeout
 from sweeps.runs import checkpoint, code, metrics, outcomes, provenance, state
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import Busy, DamagedRun, Diverged, InputError, Interrupted
-from sweeps.runs.files import read_file
+from sweeps.runs.files import appending, read_json
 from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program, RunSpec, plain
@@ -404,21 +404,28 @@ class Run:
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         program = self._program
+        epoch = len(self._history)
         self._dir.write_status(
             Status.new(
-                state, epoch=len(self._history), target=max(self._target, self._spec.epochs), started=self._started,
+                state, epoch=epoch, target=max(self._asked, epoch), started=self._started,
                 error=error, program=program.source, metric=program.metric, maximize=program.maximize,
                 own_target=program.budget is None, returned=self._returned,
             )
         )  # fmt: skip
+
+    @property
+    def _asked(self) -> int:
+        """Epochs that this session was to come to."""
+        return max(self._target, self._spec.epochs)
 
     def _end(self, state: State, error: str | None = None, *, signum: int | None = None) -> Result:
         self._write_status(state, error)
         _journal.info("%s after epoch %d%s", state, len(self._history), f": {error}" if error else "")
         self._tracking.end(state)
         return Result.of(
-            self._dir.path, state, self._history, error, metric=self._program.metric, maximize=self._program.maximize,
-            signal=signum, warning=self._tracking.error, returned=self._returned,
+            self._dir.path, state, self._history[: self._asked], error, metric=self._program.metric,
+            maximize=self._program.maximize, signal=signum, warning=self._tracking.error,
+            returned=self._returned if len(self._history) <= self._asked else None,
         )  # fmt: skip
 
 
@@ -573,6 +580,9 @@ def _finished_and_whole(program: Program, run: RunDir, spec: RunSpec) -> Result 
 
 
 class _RunLog(logging.FileHandler):
+    def _open(self) -> Any:
+        return appending(Path(self.baseFilename))
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """A full disk, say: it ends the run, which says so, and needs no traceback from the log."""
 
@@ -624,8 +634,7 @@ def _locked(run: RunDir, wait: bool, stop: _Stop) -> Iterator[None]:
 def recorded_code(run: RunDir) -> Mapping[str, str] | None:
     """Module → SHA-256 as of the session that last trained the run; None where that is not recorded."""
     try:
-        sessions = json.loads(read_file(run.provenance))["sessions"]
-        found = sessions[-1].get("code")
+        found = read_json(run.provenance)["sessions"][-1].get("code")
         return found if isinstance(found, dict) else None
-    except (OSError, DamagedRun, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (OSError, DamagedRun, TypeError, LookupError, AttributeError):
         return None

@@ -3,13 +3,14 @@
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from sweeps.runs import metrics
+from sweeps.runs.errors import printable
 from sweeps.runs.metrics import Row
 
 
@@ -32,8 +33,12 @@ class State(StrEnum):
         return self in (State.FINISHED, State.DIVERGED)
 
 
-KEPT = tuple(state for state in State if state not in (State.BUSY, State.LOST))
-"""States that a status.json may hold."""
+_KEPT = tuple(state for state in State if state not in (State.BUSY, State.LOST))
+_COUNTS = ("epoch", "target", "pid")
+_TEXTS = ("host", "started", "updated", "error", "program", "metric")
+_FLAGS = ("maximize", "own_target")
+_MOST = 2**53  # epochs: what a table's float64 holds exactly
+_LONGEST = 10_000  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,31 @@ class Status:
     """What the training function returned, as far as JSON can hold it."""
 
     @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Status":
+        """Of what a file holds, which may be a stranger's: checked, and its texts without control characters.
+
+        Raises:
+            TypeError, ValueError: it is no status; names the field.
+        """
+        status = cls(**values)
+        given = vars(status)
+        optional = {field.name for field in fields(cls) if field.default is None}
+        good = {name: type(given[name]) is int and 0 <= given[name] <= _MOST for name in _COUNTS}
+        good |= {name: isinstance(given[name], str) or (given[name] is None and name in optional) for name in _TEXTS}
+        good |= {name: isinstance(given[name], bool) for name in _FLAGS}
+        good["state"] = status.state in _KEPT
+        good["checksums"] = isinstance(status.checksums, dict)
+        for name, is_good in good.items():
+            if not is_good:
+                raise ValueError(f"{name} {repr(given[name])[:100]}")
+        if status.target < 1:
+            raise ValueError("target 0")
+        texts: dict[str, Any] = {
+            name: "\n".join(map(printable, given[name].split("\n"))) for name in _TEXTS if given[name]
+        }
+        return replace(status, state=State(status.state), **texts)
+
+    @classmethod
     def new(
         cls, state: State, *, epoch: int, target: int, started: str, error: str | None = None,
         program: str | None = None, metric: str | None = None, maximize: bool = True, own_target: bool = False,
@@ -68,7 +98,7 @@ class Status:
     ) -> "Status":  # fmt: skip
         """A status of this process, as of now."""
         return cls(
-            state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error,
+            state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error and error[:_LONGEST],
             program=program, metric=metric, maximize=maximize, own_target=own_target, returned=returned,
         )  # fmt: skip
 

@@ -21,10 +21,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock
-
 from sweeps.runs import extras
 from sweeps.runs.errors import InputError
+from sweeps.runs.files import folder, inside, listed, lock, refuse, refuse_database
 from sweeps.runs.metrics import Row
 from sweeps.runs.schema import Entry, entry, fields, one_of, optional, text
 from sweeps.runs.status import State
@@ -86,7 +85,10 @@ class MLflow:
         uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         artifacts = (out.resolve() / "mlartifacts").as_uri() if uri == own else None
         is_file = uri.startswith("sqlite:")
-        with FileLock(out / ".mlflow.lock") if is_file else nullcontext():  # else all workers would make its tables
+        if uri == own:
+            refuse_database(out / "mlflow.db")
+            inside(out, "mlartifacts")
+        with lock(out / ".mlflow.lock") if is_file else nullcontext():  # else all workers would make its tables
             self._client = MlflowClient(uri)
             self._experiment = self._experiment_id(experiment, artifacts)
         self._run = ""
@@ -150,7 +152,7 @@ class TensorBoard:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         self._clock, self._event, self._summary = clock, Event, Summary
-        self._root = Path(dir) if dir else out / "tensorboard"
+        self._root = Path(dir) if dir else inside(out, "tensorboard")
         self._writer: Any = None
         self._folder = self._root
         self._logged: set[int] = set()
@@ -164,6 +166,7 @@ class TensorBoard:
         self._folder = self._root / run_id
         times = _times(history, self._clock())
         if self._folder.exists():
+            refuse(*(Path(entry.path) for entry in listed(self._root, run_id)))
             known = EventAccumulator(str(self._folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
             for name in known.Tags()["scalars"][:1]:
                 self._logged = {point.step for point in known.Scalars(name)}
@@ -207,7 +210,7 @@ class TensorBoard:
         """A new event file, written record by record; TensorBoard's own writer loses its errors in a thread."""
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._folder.mkdir(parents=True, exist_ok=True)
+        folder(self._root, self._folder.name)
         second, part = divmod(time.time_ns(), 10**9)  # files are read in the order of their names
         name = f"events.out.tfevents.{second}.{part:09}.{socket.gethostname()}.{os.getpid()}"
         return RecordWriter(open(self._folder / name, "xb"))
@@ -225,7 +228,7 @@ class WandB:
         import wandb
 
         self._wandb: Any = wandb
-        self._where = {"project": project, "dir": str(Path(dir) if dir else out)}
+        self._where = {"project": project, "dir": str(Path(dir) if dir else inside(out, "wandb").parent)}
         quiet = {"silent": True, "console": "off", "disable_git": True, "disable_code": True, "x_disable_stats": True}
         self._settings = wandb.Settings(mode=mode, init_timeout=10, **quiet)
         self._run: Any = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from sweeps.runs import extras
 from sweeps.runs.errors import InputError
+from sweeps.runs.files import refuse_database
 from sweeps.search.objective import Objective
 from sweeps.search.record import Trial, TrialState
 from sweeps.search.source import Request, TrialResult
@@ -19,6 +20,9 @@ from sweeps.search.space import Axis, Choice, Params, Space
 
 SAMPLERS = ("tpe", "cmaes", "random", "grid")
 _STUDY = "search"  # its name within its file
+_HOSTILE = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+"""What Optuna makes of values that it would not have written."""
+
 _load = partial(extras.load, extra="search", field="hydra/sweeper", value="optuna")
 
 
@@ -57,6 +61,7 @@ class Optimizer:
         self._total = min(total, space.size or total) if sampler == "grid" else total
         self._distributions = {axis.key: self._distribution(axis) for axis in space.axes}
         self._states = self._optuna.trial.TrialState
+        refuse_database(path)
         with self._quiet(path):
             self._storage = self._optuna.storages.RDBStorage(_url(path))
             self._study = self._optuna.create_study(
@@ -203,7 +208,9 @@ class Optimizer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield
-        except (database_error, self._optuna.exceptions.OptunaError, RuntimeError) as error:
+        except InputError:
+            raise
+        except (database_error, self._optuna.exceptions.OptunaError, *_HOSTILE) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
                 "hydra.sweeper.name",

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sweeps.launch.job import Job
@@ -19,6 +19,7 @@ from sweeps.launch.manifest import Manifest, sweep_name
 from sweeps.launch.plan import Planner
 from sweeps.launch.plugins import DECLARED, LaunchingSweeper, SweepLauncher, command, reported
 from sweeps.runs.errors import InputError
+from sweeps.runs.files import folder, lock
 from sweeps.runs.schema import Check, fields, flag, integer, one_of, optional
 from sweeps.search import halving, optimize, summary
 from sweeps.search.halving import Halving
@@ -299,10 +300,9 @@ def _known(manifest: Manifest, definition: Mapping[str, Any]) -> Search | None:
 @contextlib.contextmanager
 def _alone(manifest: Manifest) -> Iterator[None]:
     """A search is led by one process at a time; a killed one leaves no lock."""
-    manifest.folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(manifest.folder / ".search.lock")
+    lead = lock(folder(manifest.folder.parent.parent, "sweeps", manifest.name) / ".search.lock")
     try:
-        with lock.acquire(timeout=0):
+        with lead.acquire(timeout=0):
             yield
     except Timeout:
         raise InputError("hydra.sweeper.name", manifest.name, "is searched by another process at the moment") from None

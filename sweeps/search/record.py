@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final, get_args
 
-from sweeps.runs.errors import InputError
-from sweeps.runs.files import write_atomic
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import inside, listed, read_json, write_atomic
+from sweeps.runs.schema import LARGEST
 
 FILE = "search.json"
-_LARGEST = 64 * 2**20  # bytes
 _LONGEST = 1000  # characters of a text
 
 TrialState = Literal["running", "finished", "diverged", "failed"]
@@ -101,25 +101,28 @@ def read(folder: Path) -> Search | None:
     Raises:
         InputError: the file is not what it should be.
     """
-    path = folder / FILE
+    path = inside(folder.parent.parent, folder.parent.name, folder.name) / FILE
     try:
-        with open(path, "rb") as file:
-            raw = file.read(_LARGEST + 1)
-        if len(raw) > _LARGEST:
-            raise ValueError("too large")
-        return _search(json.loads(raw, parse_constant=_refuse))
+        return _search(read_json(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, DamagedRun, ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise InputError("search", folder.name, f"{path} cannot be read ({reason})") from None
 
 
 def read_all(out: Path) -> Iterator[Search | InputError]:
     """Every search of a results tree by name, or why it cannot be read."""
-    for path in sorted((out / "sweeps").glob(f"*/{FILE}")):
+    try:
+        entries = listed(out, "sweeps")
+    except OSError:
+        return
+    except InputError as error:
+        yield error
+        return
+    for entry in entries:
         try:
-            found = read(path.parent)
+            found = read(Path(entry.path))
         except InputError as error:
             yield error
         else:
@@ -182,20 +185,16 @@ def _trial(trial: Any, objectives: int, keys: list[str]) -> Trial:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("not a text")
-    return "".join(c if c.isprintable() else "�" for c in value[:_LONGEST])
+    return printable(value[:_LONGEST])
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(float(value)):
         raise ValueError("not a number")
     return value
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST:
         raise ValueError("not a count")
     return value
-
-
-def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is no number")

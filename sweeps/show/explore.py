@@ -51,7 +51,7 @@ def curves(collection: Collection, *, metric: str | None = None, by: str | Seque
     one_of(*(column for column in collection.epochs.columns if column not in ("run", "epoch")))("metric", metric)
     runs, others = _having(metric, collection)
     keys = by.split(",") if isinstance(by, str) else list(by or varying(runs) or _any_key(runs))
-    keys = [_identity("by", key, runs) for key in keys]
+    keys = [_identity("by", key, runs) for key in dict.fromkeys(keys)]
     key = keys[0] if len(keys) == 1 else _TOGETHER
     runs = runs.assign(**{_TOGETHER: _together(runs, keys)})
     runs = runs[runs[key].notna()]

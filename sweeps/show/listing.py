@@ -4,7 +4,6 @@ In a terminal with rich, elsewhere as aligned plain text. What comes from run di
 never as markup, and with its control characters written out.
 """
 
-import json
 import sys
 import time
 from collections import Counter
@@ -22,11 +21,11 @@ from rich.text import Text
 from sweeps.read.filters import known
 from sweeps.runs import metrics, notes
 from sweeps.runs.directory import RunDir, run_dirs
-from sweeps.runs.errors import DamagedRun
-from sweeps.runs.files import read_file
+from sweeps.runs.errors import DamagedRun, printable
+from sweeps.runs.files import read_json
 from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
-from sweeps.runs.reading import printable, read_identity
+from sweeps.runs.reading import read_identity
 from sweeps.runs.status import State, Status
 
 if TYPE_CHECKING:
@@ -185,8 +184,8 @@ def _print_differences(title: str, names: Sequence[str], a: dict[str, Any], b: d
 
 def _sessions(run: RunDir) -> list[Any]:
     try:
-        sessions = json.loads(read_file(run.provenance))["sessions"]
-    except (OSError, DamagedRun, ValueError, TypeError, LookupError, RecursionError):
+        sessions = read_json(run.provenance)["sessions"]
+    except (OSError, DamagedRun, TypeError, LookupError):
         return []
     return sessions if isinstance(sessions, list) else []
 
@@ -223,7 +222,7 @@ class Watch:
             if self._only is not None and name not in self._only:
                 continue
             try:
-                info = run.status.stat()
+                info = run.status.lstat()
                 stamp = info.st_mtime_ns, info.st_size, info.st_ino
                 old = self._seen.get(name)
                 is_settled = old and old[0] == stamp and old[1] and old[1].state != State.RUNNING

@@ -27,9 +27,8 @@ from sweeps.judge.hypotheses import evaluate
 from sweeps.judge.text import method
 from sweeps.read import summary
 from sweeps.read.collect import Collection
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import folder, write_atomic
-from sweeps.runs.reading import printable
 from sweeps.search.record import Search, Trial, read_all
 from sweeps.show import explore, searches, style
 from sweeps.show.draw import kind_of, render, varying

@@ -181,6 +181,9 @@ def _accuracy_inverse(position: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.asarray(100 - 10 ** -np.asarray(position, float))
 
 
+_FARTHEST = 1e100  # of an axis's ends; beyond, one run's 1e308 would leave no number for its margin
+
+
 def value_axis(axes: Axes, scale: str, values: npt.ArrayLike) -> None:
     """Scale and limits that fit ``values``.
 
@@ -188,9 +191,9 @@ def value_axis(axes: Axes, scale: str, values: npt.ArrayLike) -> None:
     between 99.0 % and 99.5 % alike.
     """
     x = np.asarray(values, float)
-    x = x[np.isfinite(x)]
+    x = np.clip(x[np.isfinite(x)], -_FARTHEST, _FARTHEST)
     if scale == "log":
-        x = x[x > 0]
+        x = np.maximum(x[x > 0], 1 / _FARTHEST)
         low, high = (x.min(), x.max()) if x.size else (0.1, 1.0)
         pad = max((high / low) ** 0.06, 1.05)
         axes.set_yscale("log", nonpositive="clip")
