@@ -1,6 +1,7 @@
-"""``python -m sweeps COMMAND``: collect runs, draw and tabulate them, check conclusions, look at runs, tidy up.
+"""``python -m sweeps COMMAND``: collect runs, draw and tabulate, check conclusions, look at runs, work on them, tidy up.
 
-Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 interrupted by Ctrl-C.
+Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 interrupted by Ctrl-C. Of ``work``: 0 all
+finished, 1 a run failed or is left.
 """
 
 import argparse
@@ -113,6 +114,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--sweep", metavar="NAME", help="only this sweep's runs")
     sub.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="between updates (1)")
     sub.add_argument("--once", action="store_true", help="show it once")
+
+    sub = command("work", _work, "train what is left of planned sweeps; any number of workers, anywhere", filters=False)
+    sub.add_argument("names", nargs="*", metavar="SWEEP", help="(all that are planned in DIR)")
+    sub.add_argument("--workers", type=int, default=1, metavar="N", help="runs at once (1)")
+    sub.add_argument("--max-time", metavar="TIME", help="stop at a checkpoint after it, e.g. 55m or 1h30m")
+    sub.add_argument("--trust", action="store_true", help="run the code of plans that another user made, too")
+    sub = command("stop", _stop, "end sweeps at checkpoints, wherever they are worked on", filters=False)
+    sub.add_argument("names", nargs="+", metavar="SWEEP")
 
     for add in extensions.load(extensions.COMMANDS):
         add(command)
@@ -406,6 +415,20 @@ def _watch(args: argparse.Namespace) -> int:
     interval = number(ge=0.1)("--interval", args.interval)
     only = {run["run_id"] for run in read_manifest(args.out, args.sweep)["runs"]} if args.sweep else None
     listing.watch(args.out, only, interval=interval, once=args.once)
+    return 0
+
+
+def _work(args: argparse.Namespace) -> int:
+    from sweeps.launch import work
+
+    limit = float("inf") if args.max_time is None else work.seconds("--max-time", args.max_time)
+    return work.work(args.out, args.names, workers=args.workers, max_time=limit, trust=args.trust)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from sweeps.launch import work
+
+    work.stop(args.out, args.names)
     return 0
 
 

@@ -61,9 +61,15 @@ class PoolLauncher(_Chosen, Launcher):
 
 
 class DaskLauncher(_Chosen, Launcher):
-    """hydra/launcher=dask, slurm, pbs, sge, lsf"""
+    """hydra/launcher=dask, pbs, sge, lsf"""
 
     home = "sweeps.launch.plugins:dask"
+
+
+class SlurmLauncher(_Chosen, Launcher):
+    """hydra/launcher=slurm"""
+
+    home = "sweeps.launch.plugins:slurm"
 
 
 class RayLauncher(_Chosen, Launcher):

@@ -33,6 +33,7 @@ class Job:
     stop_file: str = ""  # when it exists, the job ends after the epoch it is in
     timeout: float | None = None  # seconds
     wait: bool = False  # for another process that trains this run
+    failure: str | None = None  # its last one as it was planned; a later one is another worker's, and is not repeated
 
     @property
     def run_id(self) -> str:
@@ -66,6 +67,8 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Result:
         assert job.program is not None
         if Path(job.stop_file).exists():
             return ended(State.INTERRUPTED, "before it began")
+        if error := failed_since(job):
+            return ended(State.FAILED, error)
         with unpacked(job.program) as program, damage.noted():
             result = train(program, job.spec, on_epoch=watch, wait=job.wait)
     except Busy:
@@ -76,6 +79,23 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Result:
         _record(job)
     seconds = time.monotonic() - start
     return replace(result, history=(), damage=tuple(damage.lines), seconds=seconds)
+
+
+def last_failure(run: RunDir) -> str:
+    """Which failure its status tells of; empty if it has not failed."""
+    with contextlib.suppress(DamagedRun):
+        status = run.read_status()
+        if status and status.state == State.FAILED:
+            return f"{status.updated} {status.worker}"
+    return ""
+
+
+def failed_since(job: Job) -> str | None:
+    """The error of a run that has failed since it was planned, if that is known."""
+    if job.failure is None or last_failure(job.run) in ("", job.failure):
+        return None
+    status = job.run.read_status()
+    return status.error or "failed" if status else None
 
 
 class _Damage(logging.Handler):

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,11 +81,17 @@ class Sweep:
     Args:
         stop_file: is made to stop the jobs of this sweep, wherever they run.
         program: whose runs they are.
+        halt: why to stop now, if there is a reason; asked again and again.
+        wait: at the end for runs that other processes train; otherwise they are left to those.
     """
 
-    def __init__(self, executor: Executor, policy: Policy, display: Display, stop_file: Path, program: Sent) -> None:
+    def __init__(
+        self, executor: Executor, policy: Policy, display: Display, stop_file: Path, program: Sent,
+        halt: Callable[[], str | None] = lambda: None, wait: bool = True,
+    ) -> None:  # fmt: skip
         self._executor, self._policy, self._display = executor, policy, display
         self._stop_file, self._program = stop_file, program
+        self._halt, self._wait = halt, wait
         self._events: queue.SimpleQueue[tuple[Job, Result] | None] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._busy: deque[Job] = deque()  # runs that another process trains; asked again when all else is done
@@ -112,7 +118,9 @@ class Sweep:
             with self._signals_noted(), self._display:
                 while len(self._signals) < 2 and time.monotonic() < self._deadline:
                     if self._signals:
-                        self._stop()
+                        self._stop("stopping at a checkpoint; once more to kill")
+                    elif why := self._halt():
+                        self._stop(why)
                     self._fill()
                     if not self._running:
                         break
@@ -124,7 +132,7 @@ class Sweep:
                             if source:
                                 source.ended(final)
                             if final.state == State.FAILED and self._policy.on_error == "stop":
-                                self._stop()
+                                self._stop("stopping, as on_error says")
                     for line in self._executor.news():
                         self._display.note(line)
                     self._display.refresh(self._running)
@@ -145,7 +153,7 @@ class Sweep:
             free = len(self._running) < self._executor.slots
             if self._waiting:
                 job = self._waiting.popleft()
-            elif free and self._busy:
+            elif free and self._busy and self._wait:
                 job = replace(self._busy.popleft(), wait=True)
             elif free and (new := self._from_source()):
                 job = self._ready(new)
@@ -196,16 +204,14 @@ class Sweep:
         self._waiting.appendleft(job)
         return None
 
-    def _stop(self) -> None:
+    def _stop(self, why: str) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._deadline = time.monotonic() + _PATIENCE
         self._waiting.clear()
         self._busy.clear()
-        self._display.note(
-            "stopping at a checkpoint; once more to kill" if self._signals else "stopping, as on_error says"
-        )
+        self._display.note(why)
         with contextlib.suppress(OSError):  # a full disk: the workers still get their signal
             self._stop_file.parent.mkdir(parents=True, exist_ok=True)
             self._stop_file.touch()

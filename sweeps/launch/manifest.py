@@ -10,7 +10,7 @@ from typing import Any
 
 from sweeps.launch.job import Job
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import folder, lock, read_json, set_aside, write_atomic
+from sweeps.runs.files import folder, lock, read_if_there, read_json, set_aside, write_atomic
 from sweeps.runs.status import now
 
 
@@ -33,11 +33,39 @@ class Manifest:
     def __init__(self, out: Path, name: str) -> None:
         if not name or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name) or len(name) > 100:
             raise InputError("hydra.sweeper.name", name, "must be letters, digits, dots, dashes and underscores")
-        self.name = name
+        self.name, self.out = name, out
         self.folder = out / "sweeps" / name
         self.path = self.folder / "manifest.json"
         # Of this process alone: the same sweep may run elsewhere. Containers have the same host name and pid again.
         self.stop_file = self.folder / f"stop-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._word = self._stop_word()
+
+    def stop(self) -> None:
+        """Ask all that work on this sweep now, wherever they are, to stop.
+
+        By a new word, which whoever begins later takes for the old one: so it stops none of those, and no clocks are
+        compared.
+        """
+        folder(self.out, "sweeps", self.name)
+        write_atomic(self._word_file, uuid.uuid4().hex.encode())
+
+    def halt(self) -> str | None:
+        """Why to stop, if :meth:`stop` was called since this object was made."""
+        word = self._stop_word()
+        if self._word is None:
+            self._word = word
+        return None if word in (None, b"", self._word) else "stopping at a checkpoint, as sweeps stop asks"
+
+    @property
+    def _word_file(self) -> Path:
+        return self.folder / "stop"
+
+    def _stop_word(self) -> bytes | None:
+        """Empty if there is none; None if that cannot be told."""
+        try:
+            return read_if_there(self._word_file) or b""
+        except (OSError, DamagedRun):
+            return None
 
     def add(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
         """Write the jobs down before the first of them starts."""

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from sweeps.launch import display, estimate
 from sweeps.launch.application import Task, application, described, run_by_other, sweep_dir
+from sweeps.launch.detach import Leave, Slurm, say
 from sweeps.launch.display import Display
 from sweeps.launch.grid import Grids, condition
 from sweeps.launch.job import Job, epochs_done
 from sweeps.launch.launch import Executor, JobSource, Policy, Sweep
 from sweeps.launch.manifest import Manifest, sweep_name
 from sweeps.launch.plan import Planner, split
-from sweeps.launch.sending import pack
+from sweeps.launch.planned import Planned
+from sweeps.launch.sending import Sent, pack
 from sweeps.runs import code, notes
 from sweeps.runs.checkpoint import refuse_pruned
 from sweeps.runs.command import fail, use_streams
@@ -254,8 +257,16 @@ class GridSweeper(LaunchingSweeper):
         manifest.add(jobs, command)
         self._write_config(manifest)
         status = 0
-        if left:
-            results, status = self._run(left, manifest, reused=len(ended))
+        if left and isinstance(self.launcher, SweepLauncher):
+            plan = self.launcher.plan(left)
+            plan.write(manifest.folder, jobs)
+            if self.launcher.leave:
+                self.launcher.leave(manifest)
+                return SweepResult(jobs, ended, manifest, 0)
+            results, status = self.launcher.run(plan, plan.jobs, manifest, reused=len(ended))
+            ended += results
+        elif left:
+            results, status = self._run_by_other(left)
             ended += results
         display.summary(jobs, ended, self.program)
         print(closing(ended, manifest))
@@ -269,9 +280,7 @@ class GridSweeper(LaunchingSweeper):
             place.mkdir(parents=True, exist_ok=True)
             write_atomic(place / "multirun.yaml", OmegaConf.to_yaml(self.config).encode())
 
-    def _run(self, left: list[Job], manifest: Manifest, reused: int) -> tuple[list[Result], int]:
-        if isinstance(self.launcher, SweepLauncher):
-            return self.launcher.run(left, manifest.stop_file, reused=reused)
+    def _run_by_other(self, left: list[Job]) -> tuple[list[Result], int]:
         assert self.launcher is not None
         if isinstance(self.program.function, Task):
             results = run_by_other(self.launcher, self.program, left)
@@ -298,17 +307,24 @@ class GridSweeper(LaunchingSweeper):
 
 
 class SweepLauncher(Launcher):
-    """A launcher over the scheduler; ``executor`` makes where the jobs run, once there is something to run.
+    """A launcher over the scheduler.
 
-    ``slots`` are the workers that there will be; None where only the cluster itself can tell.
+    Args:
+        executor: makes where the jobs run, once there is something to run.
+        slots: jobs that will run at once; None where only the cluster itself can tell.
+        threads: of each worker.
+        policy: ``retries``, ``timeout`` and ``on_error``; see :class:`Policy`.
+        leave: leaves a sweep that is planned, instead of running it.
     """
 
     program: Program
 
     def __init__(
-        self, executor: Callable[[], Executor], slots: int | None, threads: int, policy: Mapping[str, Any]
+        self, executor: Callable[[], Executor], slots: int | None, threads: int, policy: Mapping[str, Any],
+        leave: Leave | None = None,
     ) -> None:  # fmt: skip
         self._executor = executor
+        self.leave = leave
         self.slots = slots
         self.threads = threads
         self._policy = Policy(**fields(_POLICY, "hydra.launcher.", policy))
@@ -317,29 +333,46 @@ class SweepLauncher(Launcher):
         self._context, self._config = hydra_context, config
         self.program = program_of(task_function, hydra_context, {})
 
-    def run(self, jobs: list[Job], stop_file: Path, *, reused: int = 0) -> tuple[list[Result], int]:
-        """Train the jobs; returns how each ended, and the exit status."""
-        return self._train([self.sized(job) for job in jobs], None, stop_file, reused=reused)
+    def plan(self, jobs: Sequence[Job]) -> Planned:
+        """The jobs and their program, ready to be sent anywhere.
+
+        Raises:
+            InputError: the program cannot be sent; names what holds it back.
+        """
+        return Planned(pack(self.program), [self.sized(job) for job in jobs], self.threads, self._policy)
+
+    def run(
+        self, plan: Planned, jobs: Sequence[Job], manifest: Manifest, *, reused: int,
+        halt: Callable[[], str | None] | None = None, wait: bool = True,
+    ) -> tuple[list[Result], int]:  # fmt: skip
+        """Train those jobs of a plan; returns how each ended, and the exit status.
+
+        Args:
+            halt: why to stop now, if there is a reason; by default whether the sweep is told to.
+            wait: see :class:`Sweep`.
+        """
+        return self._train(plan.program, list(jobs), None, manifest, halt, wait, reused=reused)
 
     def sized(self, job: Job) -> Job:
         """The job for workers of so many threads."""
         return replace(job, spec=self.program.sized(job.spec, self.threads))
 
     def follow(
-        self, first: Job, source: JobSource, stop_file: Path, shared: frozenset[str]
+        self, first: Job, source: JobSource, manifest: Manifest, shared: frozenset[str]
     ) -> tuple[list[Result], int]:
         """Train a source's first job and those that follow, until none does; ``shared`` as for :class:`Display`."""
-        return self._train([first], source, stop_file, reused=0, expected=source.expected, shared=shared)
+        sent = pack(self.program)
+        return self._train(sent, [first], source, manifest, reused=0, expected=source.expected, shared=shared)
 
     def _train(
-        self, jobs: list[Job], source: JobSource | None, stop_file: Path, **shown: Any
-    ) -> tuple[list[Result], int]:
-        sent = pack(self.program)
+        self, sent: Sent, jobs: list[Job], source: JobSource | None, manifest: Manifest,
+        halt: Callable[[], str | None] | None = None, wait: bool = True, **shown: Any,
+    ) -> tuple[list[Result], int]:  # fmt: skip
         executor = self._executor()
         try:
             executor.check(jobs[0].spec.out)
             screen = Display(jobs, self.program, slots=executor.slots, **shown)
-            sweep = Sweep(executor, self._policy, screen, stop_file, sent)
+            sweep = Sweep(executor, self._policy, screen, manifest.stop_file, sent, halt or manifest.halt, wait)
             results = sweep.run(jobs, source)
         finally:
             executor.close()
@@ -351,6 +384,10 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """For sweepers of others: one return for each job, its value what the program is judged by."""
         with reported(self.program):
+            if self.leave:
+                raise InputError(
+                    "hydra/launcher", "detached", "leaves no results for this sweeper; use hydra/sweeper=grid"
+                )
             planner = Planner(
                 self._context.config_loader, self._config, self.program, Path(os.path.abspath("outputs")),
                 number_from=initial_job_idx,
@@ -360,7 +397,8 @@ class SweepLauncher(Launcher):
             results, left = reconcile(self.program, "warn", *split(unique.values(), self.program), jobs)
             if left:
                 manifest = Manifest(left[0].spec.out, str(self._config.hydra.job.name))
-                more, status = self.run(left, manifest.stop_file, reused=len(results))
+                plan = self.plan(left)
+                more, status = self.run(plan, plan.jobs, manifest, reused=len(results))
                 results += more
                 if status > 128:
                     sys.exit(status)
@@ -368,12 +406,24 @@ class SweepLauncher(Launcher):
         return [job_return(job, by_id[job.run_id]) for job in jobs]
 
 
-def pool(workers: int | None, threads: int, **policy: Any) -> SweepLauncher:
-    """The launcher of local processes."""
+def pool(workers: int | None, threads: int, detach: bool = False, **policy: Any) -> SweepLauncher:
+    """The launcher of local processes, or of none yet."""
     from sweeps.launch.pool import Pool, workers_for
 
     slots = workers_for(workers, threads)
-    return SweepLauncher(lambda: Pool(workers=slots, threads=threads), slots, threads, policy)
+    leave = partial(say, workers=slots) if flag()("hydra.launcher.detach", detach) else None
+    return SweepLauncher(lambda: Pool(workers=slots, threads=threads), slots, threads, policy, leave)
+
+
+def slurm(threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> SweepLauncher:
+    """The launcher that submits an array of workers to Slurm, and leaves."""
+    policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
+    checked = Slurm.of(threads=threads, **options)
+    return SweepLauncher(_no_executor, checked.slots, checked.threads, policy, checked.leave)
+
+
+def _no_executor() -> Executor:
+    raise AssertionError("its workers are commands of their own")
 
 
 def dask(threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> SweepLauncher:

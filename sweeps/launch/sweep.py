@@ -25,8 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sweeps.launch.compose import composing, initialized
 from sweeps.launch.grid import refuse_too_many, value_of
 from sweeps.launch.job import Job
-from sweeps.launch.plugins import DECLARED, GridSweeper, SweepLauncher, SweepResult
-from sweeps.launch.pool import Pool, workers_for
+from sweeps.launch.plugins import DECLARED, GridSweeper, SweepResult, pool
 from sweeps.read.collect import Collection, load
 from sweeps.runs import program as programs
 from sweeps.runs.errors import InputError
@@ -63,7 +62,8 @@ def sweep(
         name: of the sweep, in ``out``/sweeps; made from the points if there is none.
         quiet: print nothing.
         options: for a plain function: ``budget``, ``ignore``, ``metric`` and so on, as for :func:`sweeps.program`;
-            ``tracker``, ``code``, ``retries``, ``timeout`` and ``on_error`` as in the sweeper's and launcher's YAML.
+            ``tracker``, ``code``, ``retries``, ``timeout``, ``on_error`` and ``detach`` as in the sweeper's and
+            launcher's YAML.
 
     Returns:
         The runs of these points; as of ``epochs``, where all have the same. What failed is in it too, and warned of.
@@ -85,7 +85,7 @@ def sweep(
 
 
 _RETRAIN = 'code="retrain"'
-_SETTINGS = ("tracker", "code", "retries", "timeout", "on_error")
+_SETTINGS = ("tracker", "code", "retries", "timeout", "on_error", "detach")
 
 
 def _by_grid(
@@ -111,8 +111,7 @@ def _by_grid(
                 jobs[spec.run_id] = Job(overrides, replace(spec, tracker=tracker))
     policy = {"retries": 1, "timeout": None, "on_error": "continue"}
     policy |= {key: value for key, value in settings.items() if key in policy}
-    slots = workers_for(workers, 1)
-    launcher = SweepLauncher(lambda: Pool(workers=slots, threads=1), slots, 1, policy)
+    launcher = pool(workers, 1, settings.get("detach", False), **policy)
     declared: dict[str, Any] = dict.fromkeys(DECLARED)
     declared |= {"out": str(out), "code": settings.get("code", "warn")}
     sweeper = GridSweeper({}, None, None, False, **declared)
@@ -163,7 +162,7 @@ def _by_hydra(
         "hydra.launcher.workers": workers,
         "hydra.sweeper.name": name,
         **{f"hydra.sweeper.{key}": settings.get(key) for key in ("code", "tracker")},
-        **{f"hydra.launcher.{key}": settings.get(key) for key in ("retries", "timeout", "on_error")},
+        **{f"hydra.launcher.{key}": settings.get(key) for key in ("retries", "timeout", "on_error", "detach")},
     }
     for key, value in arguments.items():
         if value is not None:

@@ -35,7 +35,7 @@ class State(StrEnum):
 
 _KEPT = tuple(state for state in State if state not in (State.BUSY, State.LOST))
 _COUNTS = ("epoch", "target", "pid")
-_TEXTS = ("host", "started", "updated", "error", "program", "metric")
+_TEXTS = ("host", "started", "updated", "error", "program", "metric", "task")
 _FLAGS = ("maximize", "own_target")
 _MOST = 2**53  # epochs: what a table's float64 holds exactly
 _LONGEST = 10_000  # characters of an error
@@ -64,6 +64,8 @@ class Status:
     """The target is the training function's own, for its program declares no budget that could ask for another."""
     returned: Any = None
     """What the training function returned, as far as JSON can hold it."""
+    task: str | None = None
+    """Slurm's name for where it ran, ``123_4``: task 4 of the array 123."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Status":
@@ -100,7 +102,13 @@ class Status:
         return cls(
             state, epoch, target, socket.gethostname(), os.getpid(), started, now(), error and error[:_LONGEST],
             program=program, metric=metric, maximize=maximize, own_target=own_target, returned=returned,
+            task=slurm_task(),
         )  # fmt: skip
+
+    @property
+    def worker(self) -> str:
+        """Who trains the run, or did so last: ``host:pid``, and Slurm's task where it is one's."""
+        return f"{self.host}:{self.pid}" + (f" slurm {self.task}" if self.task else "")
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,12 @@ class Result:
             path.name, path, state, rows, len(rows), rows[-1] if rows else None, metrics.best(rows, metric, maximize),
             error, reused, signal, warning, returned=returned,
         )  # fmt: skip
+
+
+def slurm_task() -> str | None:
+    """``123_4`` in a task of an array, ``123`` in another job of Slurm's."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def now() -> str:

@@ -126,7 +126,7 @@ class SearchSweeper(LaunchingSweeper):
             job = source.next()
             status = 0  # what is finished already needs no workers
             if job:
-                _, status = launcher.follow(job, source, manifest.stop_file, frozenset(space.fixed))
+                _, status = launcher.follow(job, source, manifest, frozenset(space.fixed))
             search = empty.standing(strategy.trials())
             search.write(manifest.folder)
         summary.after(search, source.trained, manifest.path)
@@ -138,11 +138,14 @@ class SearchSweeper(LaunchingSweeper):
 
     def _checked_launcher(self) -> SweepLauncher:
         assert self.config is not None
+        chosen = str(self.config.hydra.runtime.choices.get("hydra/launcher"))
         if not isinstance(self.launcher, SweepLauncher):
-            chosen = self.config.hydra.runtime.choices.get("hydra/launcher")
+            raise InputError("hydra/launcher", chosen, "cannot run a search; use pool, dask, pbs, sge, lsf or ray")
+        if self.launcher.leave:
             raise InputError(
-                "hydra/launcher", str(chosen), "cannot run a search; use pool, dask, slurm, pbs, sge, lsf or ray"
-            )
+                "hydra/launcher", chosen, "cannot leave a search, which chooses points as results come in; use pool "
+                "without detach, or hydra/launcher=dask hydra.launcher.cluster=slurm"
+            )  # fmt: skip
         return self.launcher
 
     def _prepare(self, arguments: Sequence[str], launcher: SweepLauncher) -> tuple[Space, Plan, Job]:
