@@ -1,4 +1,4 @@
-"""``python -m sweeps COMMAND``: collect runs, draw and tabulate, check conclusions, look at runs, work on them, tidy up.
+"""``python -m sweeps COMMAND``: collect and draw runs, check conclusions, look at runs, work on them, tidy up.
 
 Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 interrupted by Ctrl-C. Of ``work``: 0 all
 finished, 1 a run failed or is left.

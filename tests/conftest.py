@@ -1,4 +1,4 @@
-"""What the tests share: a cache of their own, a small dataset in the user's format, and the real command line."""
+"""What the tests share: a cache and a key of their own, a small dataset in the user's format, the real command line."""
 
 import os
 import subprocess
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
     os.environ["MLP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

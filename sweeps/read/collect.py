@@ -38,7 +38,20 @@ _STANDING: Mapping[str, str] = {"run": "str", "state": "str", "epoch": "int64", 
 _MEASURED = ("best_epoch", "epoch_seconds", "total_seconds")  # float64, missing before the first epoch
 _RECORDED: Mapping[str, str] = {
     **dict.fromkeys(
-        ("started", "updated", "host", "error", "git_commit", "source_sha256", "python", "numpy", "cpu", "blas"), "str"
+        (
+            "started",
+            "updated",
+            "host",
+            "worker",
+            "error",
+            "git_commit",
+            "source_sha256",
+            "python",
+            "numpy",
+            "cpu",
+            "blas",
+        ),
+        "str",
     ),
     "threads": "float64",  # missing where it is not recorded
     "path": "str",

@@ -25,7 +25,7 @@ from sweeps.runs.status import State
 MOST_METRICS = 1000
 """A stranger's runs must not widen the table of all epochs beyond the memory."""
 
-_STATUS = ("state", "target", "host", "started", "updated", "error", "program", "metric")
+_STATUS = ("state", "target", "host", "worker", "started", "updated", "error", "program", "metric")
 _PROVENANCE = ("git_commit", "source_sha256", "python", "numpy", "cpu", "blas")
 _NOTES = ("tags", "note")
 _TEXTS = (*_STATUS[2:], *_PROVENANCE, *_NOTES)

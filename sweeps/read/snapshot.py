@@ -29,7 +29,7 @@ from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import folder, inside, listed, opened, write_atomic
 from sweeps.runs.npy import UNREADABLE, opened_npz, read_npy
 
-_VERSION = 4  # of the cache's contents: raise it when a row's meaning changes
+_VERSION = 5  # of the cache's contents: raise it when a row's meaning changes
 _BLANK = RunDir(Path())
 _FILES = tuple(
     path.name for path in (_BLANK.config, _BLANK.status, _BLANK.metrics, _BLANK.provenance, notes.path_of(_BLANK))

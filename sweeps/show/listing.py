@@ -42,19 +42,20 @@ _COLOURS = {"finished": "green", "running": "cyan", "failed": "red", "diverged":
 
 
 def default_columns(collection: "Collection") -> list[str]:
-    """How each run stands, the keys that vary, the metric that judges, last and best, and what the user says."""
+    """How each run stands, who works on it, the keys that vary, the metric that judges, last and best, and notes."""
     from sweeps.read import summary
 
     runs = collection.runs
     said = said_columns(runs)
+    standing = [*COLUMNS[:4], *(["worker"] if (runs["state"] == State.RUNNING).any() else [])]
     if {*COLUMNS, "activ"} <= {*runs.columns} and runs["activ"].notna().all():
-        return [*COLUMNS, *said]
+        return [*standing, *COLUMNS[4:], *said]
     keys = [key for key in (*summary.identity_columns(runs), "seed") if key in runs and runs[key].nunique() > 1]
     metric, _ = summary.judged(collection)
     measured = [] if metric is None else [summary.column_of(metric, runs)]
     programs = ["program"] if runs["program"].nunique() > 1 else []
     best = [f"best_{name}" for name in measured]
-    columns = [*COLUMNS[:4], *programs, *keys, *measured, *best, "epoch_seconds", *said]
+    columns = [*standing, *programs, *keys, *measured, *best, "epoch_seconds", *said]
     return [column for column in columns if column in runs]
 
 
@@ -252,8 +253,8 @@ class Watch:
                 judges = {_judge(status) for _, status in pairs[:40]}
                 body = [self._line(name, status, len(judges) > 1) for name, status in pairs[:40]]
                 judge = judges.pop() if len(judges) == 1 else "metric"
-                header = [title, "state", "epoch", _TITLES.get(judge, printable(judge)), "s/epoch", "at (UTC)"]
-                parts.append(_rich(header, body, [False, False, True, True, True, False]))
+                header = [title, "state", "epoch", _TITLES.get(judge, printable(judge)), "s/epoch", "at (UTC)", "by"]
+                parts.append(_rich(header, body, [False, False, True, True, True, False, False]))
                 if len(pairs) > 40:
                     parts.append(Text(f"{len(pairs) - 40} more"))
         return Group(*parts)
@@ -268,7 +269,14 @@ class Watch:
             measured.append(f"{last.seconds:.2f}" if "seconds" in last else "")
         except (OSError, DamagedRun, LookupError):
             measured = ["", ""]
-        texts = [name, status.state, f"{status.epoch}/{status.target}", *measured, str(status.updated)[11:19]]
+        texts = [
+            name,
+            status.state,
+            f"{status.epoch}/{status.target}",
+            *measured,
+            str(status.updated)[11:19],
+            status.worker,
+        ]
         return [printable(text) for text in texts]
 
 
