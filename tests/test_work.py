@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from sweeps.runs.directory import RunDir
 
 sweep = sweep  # a fixture
 
-LONG = ("epochs=100", "bsz=5")  # seconds a run
+LONG = ("epochs=20", "bsz=2")  # a second a run
 DETACH = "hydra.launcher.detach=true"
 
 
@@ -76,20 +77,20 @@ def states(out):
 
 
 def test_a_sweep_is_left_and_two_workers_train_each_run_once(sweep, working, out):
-    words = ("lr=0.1,0.05", "seed=range(0,5)", "epochs=30", "bsz=10")
+    words = ("seed=range(0,6)", "epochs=8", "bsz=5")
     left = sweep(*words, DETACH, "hydra.sweeper.name=left")
     assert left.returncode == 0, left.stderr
     assert left.stderr == ""
-    assert "10 runs, 10 to train" in left.stdout
+    assert "6 runs, 6 to train" in left.stdout
     assert not (out / "runs").exists()
     ended_both = [ended(process) for process in [working("left"), working("left")]]
-    assert all("left: 10 finished" in text for text in ended_both)
+    assert all("left: 6 finished" in text for text in ended_both)
     assert trained(out) == dict.fromkeys(runs(out), 1)
     assert len({RunDir(path).read_status().pid for path in runs(out).values()}) == 2
     assert sweep(*words, out="pool").returncode == 0
     assert_same(out, out.parent / "pool")
     again = sweep(*words, DETACH)
-    assert "10 finished already" in again.stdout
+    assert "6 finished already" in again.stdout
     assert "nothing runs yet" not in again.stdout
 
 
@@ -122,20 +123,20 @@ def test_what_a_killed_worker_left_another_finishes(sweep, working, work, out):
 
 
 def test_a_worker_joins_a_sweep_and_takes_over_from_a_main_that_is_killed(small, sweep, working, out):
-    words = ("seed=range(0,6)", *LONG, "hydra.sweeper.name=joined", "hydra.launcher.workers=1")
+    words = ("seed=range(0,4)", *LONG, "hydra.sweeper.name=joined", "hydra.launcher.workers=1")
     main = start(small, out, *words)
     wait_for(lambda: begun(out))
     joined = working("joined")
     wait_for(lambda: len(begun(out)) == 2)
     main.kill()
     main.communicate()
-    assert "joined: 6 finished" in ended(joined)
+    assert "joined: 4 finished" in ended(joined)
     assert sweep(*words, out="pool").returncode == 0
     assert_same(out, out.parent / "pool")
 
 
 def test_stop_ends_pool_and_workers_at_checkpoints_and_later_ones_go_on(small, sweep, command, working, out):
-    words = ("seed=range(0,6)", "epochs=2000", "bsz=5", "hydra.sweeper.name=long", "hydra.launcher.workers=1")
+    words = ("seed=range(0,3)", "epochs=2000", "bsz=5", "hydra.sweeper.name=long", "hydra.launcher.workers=1")
     main = start(small, out, *words)
     wait_for(lambda: begun(out))
     worker = working()
@@ -147,9 +148,9 @@ def test_stop_ends_pool_and_workers_at_checkpoints_and_later_ones_go_on(small, s
     assert "as sweeps stop asks" in ended(main, 1)
     said = ended(worker, 1)
     assert "as sweeps stop asks" in said
-    assert "long: 6 left" in said
+    assert "long: 3 left" in said
     assert states(out) == ["interrupted"] * 2
-    assert sweep(*words, "epochs=6").returncode == 0  # the word to stop is still there, and an old one
+    assert sweep(*words, "epochs=1").returncode == 0  # the word to stop is still there, and an old one
     later = working()
     wait_for(lambda: begun(out))
     later.terminate()
@@ -253,6 +254,30 @@ def test_a_plan_of_anything_is_one_line(sweep, work, out, content, said):
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert said in done.stderr or written is not content
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("seal", ["", "ours", None, 7, "é"])
+def test_a_forged_plan_runs_nothing(sweep, work, command, out, tmp_path, seal):
+    assert sweep("seed=0", DETACH, "hydra.sweeper.name=left").returncode == 0
+    (plan,) = (out / "sweeps" / "left").glob("plan-*.jobs")
+    header = json.loads(plan.read_bytes().partition(b"\n")[0])
+    if seal != "ours":  # that of another content
+        header["seal"] = seal
+    plan.write_bytes(json.dumps(header).encode() + b"\n" + pickle.dumps(Evil(str(tmp_path / "ran"))))
+    done = work()
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is sealed by no key of yours" in done.stderr
+    for words in (("ls",), ("watch", "--once"), ("stop", "left")):
+        command(*words, "--out", out, module="sweeps")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_plan_of_another_python_is_not_unpickled(sweep, work, out):

@@ -1,5 +1,6 @@
 """A worker is a command: it takes what is left of sweeps, until nothing is; any number of them, anywhere."""
 
+import itertools
 import os
 import re
 import shlex
@@ -44,12 +45,14 @@ def work(out: Path, names: Sequence[str], *, workers: int, max_time: float, trus
     todo = [_Plan(out, name, path, end, trust) for name in names for path in _plans(out, name)]
     if not todo:
         print(f"nothing is planned in {out}")
-    for wait in (False, True) if len(todo) > 1 else (True,):  # for others' runs only when nothing else is left
-        for plan in todo:
-            if signum := plan.work(workers, wait):
-                return 128 + signum
+    passes = (False, True) if len(todo) > 1 else (True,)  # for others' runs only when nothing else is left
+    signum = None
+    for wait, plan in itertools.product(passes, todo):
+        signum = signum or plan.work(workers, wait)
     for plan in todo:
         plan.tell()
+    if signum:
+        return 128 + signum
     return 0 if all(plan.is_done for plan in todo) else 1
 
 
@@ -110,7 +113,8 @@ class _Plan:
 
     def tell(self) -> None:
         """How the sweep stands, and what goes on with it."""
-        assert self._states is not None
+        if self._states is None:  # a signal came first
+            return
         print(f"{self._name}: {_counted(self._states)}")
         if self._states[State.INTERRUPTED]:
             print("  what is left: the same command, or any other worker, goes on with it")

@@ -13,7 +13,7 @@ say "submit 24 runs as an array of 4, in a shell that is killed"
 : >submit.log
 setsid bash -c 'cd "$1" && python -m mlp.train --multirun "${@:2}" && exec sleep 600' submit "$work" "${words[@]}" \
     out="$work/array" hydra/launcher=slurm hydra.launcher.array=4 hydra.launcher.partition=short \
-    hydra.launcher.time=00:10:00 >submit.log 2>&1 &
+    hydra.launcher.time=00:50:00 >submit.log 2>&1 &
 shell=$!
 until grep -q "^end it:" submit.log; do
     kill -0 $shell || { cat submit.log; exit 1; }
