@@ -158,14 +158,14 @@ def test_stop_ends_pool_and_workers_at_checkpoints_and_later_ones_go_on(small, s
 
 
 def test_a_stop_of_one_sweep_is_none_of_another(sweep, command, working, out):
-    for name, seeds in (("a", "0,1"), ("b", "2,3")):
-        assert sweep(f"seed={seeds}", *LONG, DETACH, f"hydra.sweeper.name={name}").returncode == 0
+    for name, *words in (("a", "seed=0,1", "epochs=100000"), ("b", "seed=2,3")):
+        assert sweep(*words, DETACH, f"hydra.sweeper.name={name}").returncode == 0
     worker = working("a", "b")
     wait_for(lambda: begun(out))
     assert command("stop", "a", "--out", out, module="sweeps").returncode == 0
     said = ended(worker, 1)
     assert "b: 2 finished" in said
-    assert re.search(r"^a: (1 finished, 1|2) left$", said, re.M)
+    assert said.splitlines()[-3] == "a: 2 left"
 
 
 def test_max_time_stops_at_a_checkpoint(sweep, work, out):

@@ -211,19 +211,13 @@ class GridSweeper(LaunchingSweeper):
         self._name = sweep_name("hydra.sweeper.name", self._name)
         self._dry_run = flag()("hydra.sweeper.dry_run", self._dry_run)
 
-    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
-        """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n.
-
-        Returns:
-            One batch, since Hydra's basic sweeper returns batches.
-        """
+    def sweep(self, arguments: list[str]) -> None:
+        """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n. Hydra asks for no more."""
         with reported(self.program):
             swept = self.run(arguments, command())
         if swept.status:
             print(f"to continue: {shlex.join(command())}")
             sys.exit(swept.status)
-        results = {result.run_id: result for result in swept.results}
-        return [[job_return(job, results[job.run_id]) for job in swept.jobs if job.run_id in results]]
 
     def run(self, arguments: list[str], command: list[str]) -> SweepResult:
         """Plan, show the plan, run what is left, summarise.

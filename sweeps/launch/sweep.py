@@ -29,6 +29,7 @@ from sweeps.launch.plugins import DECLARED, GridSweeper, SweepResult, pool
 from sweeps.read.collect import Collection, load
 from sweeps.runs import program as programs
 from sweeps.runs.errors import InputError
+from sweeps.runs.files import folder
 from sweeps.runs.program import Program
 from sweeps.runs.trackers import choice
 
@@ -171,14 +172,14 @@ def _by_hydra(
             overrides.append(f"{key}={value_of(value)}")
     overrides += [f"+hydra.sweeper.grids.given{number}={value_of(grid)}" for number, grid in enumerate(grids, start=1)]
     assert program.config
-    folder, config_name = program.config
+    config_dir, config_name = program.config
 
     def task(_config: DictConfig) -> JobReturn:
         raise AssertionError("the launchers train by themselves")
 
     task.program = program  # type: ignore[attr-defined]
     try:
-        with initialized(Path(folder)) as hydra, composing():
+        with initialized(Path(config_dir)) as hydra, composing():
             config = hydra.compose_config(config_name, overrides, RunMode.MULTIRUN, from_shell=False)
             context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
             sweeper = Plugins.instance().instantiate_sweeper(
@@ -209,6 +210,7 @@ def _collected(swept: SweepResult, out: Path) -> Collection:
         raise RuntimeError(f"all {len(failed)} runs failed; the first: {failed[0]}")
     targets = {job.spec.epochs for job in swept.jobs}
     as_of = next(iter(targets)) if len(targets) == 1 and targets != {1} else None
+    folder(out, "runs")  # of a sweep that is left there may be none yet
     found = load(out, sweep=swept.manifest.name, epochs=as_of)
     ids = {job.run_id for job in swept.jobs}  # a manifest may know of more
     runs, rows = found.runs, found.epochs
