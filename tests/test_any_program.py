@@ -64,8 +64,8 @@ def test_each_run_has_its_own_metrics_and_keys(out):
         "lr", "seed", "config.tags", "amp", "depth", "criterion", "net.width",
         "loss", "val/perplexity", "f1", "best_epoch", "best_loss", "best_val/perplexity", "best_f1",
         "epoch_seconds", "total_seconds",
-        "started", "updated", "host", "error", "git_commit", "source_sha256", "python", "numpy", "cpu", "blas",
-        "threads", "path", "program", "tags", "note",
+        "started", "updated", "host", "worker", "error", "git_commit", "source_sha256", "python", "numpy", "cpu",
+        "blas", "threads", "path", "program", "tags", "note",
     ]  # fmt: skip
     run = found.runs.query("lr == 0.01 and `net.width` == 16 and seed == 1").iloc[0]
     assert (run.loss, run.best_loss, run.best_epoch) == pytest.approx((1.51, 1.11, 3))
@@ -313,7 +313,7 @@ def test_columns_of_another_rule_are_read_again(tmp_path, monkeypatch):
     assert "optim.lr" in sweeps.load(tmp_path).runs.columns
     monkeypatch.undo()
     assert "lr" in sweeps.load(tmp_path).runs.columns
-    assert snapshot._VERSION == b"2"
+    assert snapshot._VERSION == b"3"
 
 
 def test_a_rule_that_fails_costs_its_run_and_no_other(out, monkeypatch):
