@@ -338,7 +338,7 @@ def test_a_batch_system_gets_the_jobs_and_keeps_none(batch, words, command, tmp_
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     options = ["cores=2", "processes=2", "threads=1", "jobs=2", "interface=lo", "queue=short", "prologue=['umask 027']"]
     given = [f"hydra.launcher.{option}" for option in options]
-    result = command(*words(*GRID, *given, launcher="slurm"))
+    result = command(*words(*GRID, *given, "hydra.launcher.cluster=slurm"))
     assert result.returncode == 0, result.stdout + result.stderr
     assert "12 finished" in result.stdout
     assert len(list(folder.glob("script-*"))) == 2
@@ -372,9 +372,7 @@ def test_a_batch_job_that_ends_is_replaced(batch, words, tmp_path, monkeypatch):
     folder, jobs = batch
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1s")
-    main = sweeping(
-        *words("lr=0.1,0.01", "hydra.launcher.jobs=1", "hydra.launcher.interface=lo", launcher="slurm", epochs=500)
-    )
+    main = sweeping(*words("lr=0.1,0.01", "hydra.launcher.cluster=slurm", "hydra.launcher.interface=lo", epochs=500))
     until(lambda: len(list(tmp_path.glob("out/runs/*/metrics.csv"))) >= 1)
     (job,) = jobs()
     os.killpg(int(job.read_text()), signal.SIGKILL)
@@ -389,4 +387,4 @@ def test_a_batch_system_that_refuses_is_quoted(batch, words, command, monkeypatc
     folder, _ = batch
     (folder / "sbatch").write_text("#!/usr/bin/env bash\necho 'sbatch: error: invalid partition' >&2; exit 1\n")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    fails(command(*words("lr=0.1", "hydra.launcher.interface=lo", launcher="slurm")), "invalid partition")
+    fails(command(*words("lr=0.1", "hydra.launcher.cluster=slurm", "hydra.launcher.interface=lo")), "invalid partition")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.launch.manifest import Manifest
-from sweeps.runs.errors import InputError
-from sweeps.runs.files import append
+from sweeps.runs.errors import DamagedRun, InputError
+from sweeps.runs.files import append, read_file
 from sweeps.runs.schema import fields, flag, integer, list_of, optional, text
 
 Leave = Callable[[Manifest], None]
@@ -139,8 +139,8 @@ def _submitted(manifest: Manifest) -> Path:
 def call_back(manifest: Manifest) -> None:
     """Take the tasks that wait in Slurm's queue out of it: they would begin after the stop, and go on."""
     try:
-        jobs = [line for line in _submitted(manifest).read_text().splitlines() if line.isdigit()]
-    except OSError:
+        jobs = [line.decode() for line in read_file(_submitted(manifest)).splitlines() if line.isdigit()]
+    except (OSError, DamagedRun):
         return
     if not jobs:
         return

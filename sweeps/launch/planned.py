@@ -23,7 +23,7 @@ from sweeps.launch.launch import Policy
 from sweeps.launch.sending import Sent, dumps, unpacked
 from sweeps.runs import code
 from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.files import read_file, write_atomic
+from sweeps.runs.files import listed, read_file, write_atomic
 from sweeps.runs.program import Program
 
 _LARGEST = 2**34  # bytes; some 2 kB for each job
@@ -49,9 +49,17 @@ class Planned:
         write_atomic(path, json.dumps(header).encode() + b"\n" + content)
 
 
-def plans(folder: Path) -> list[Path]:
-    """A sweep's plans, the newest first."""
-    return sorted(folder.glob("plan-*.jobs"), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
+def plans(out: Path, name: str) -> list[Path]:
+    """A sweep's plans, the newest first.
+
+    Raises:
+        InputError: its folder is a symbolic link.
+    """
+    with contextlib.suppress(OSError):
+        found = [entry for entry in listed(out, "sweeps", name) if entry.name.startswith("plan-")]
+        found.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_mtime_ns, reverse=True)
+        return [Path(entry.path) for entry in found if entry.name.endswith(".jobs")]
+    return []
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A worker is a command: it takes what is left of sweeps, until nothing is; any number of them, anywhere."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -19,8 +20,8 @@ from sweeps.launch.plugins import SweepLauncher
 from sweeps.launch.pool import Pool
 from sweeps.read.collect import read_manifest
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import DamagedRun, InputError
-from sweeps.runs.reading import printable
+from sweeps.runs.errors import DamagedRun, InputError, printable
+from sweeps.runs.files import listed
 from sweeps.runs.schema import integer
 from sweeps.runs.status import State
 
@@ -41,7 +42,7 @@ def work(out: Path, names: Sequence[str], *, workers: int, max_time: float, trus
     end = time.monotonic() + max_time
     workers = integer(ge=1, le=1024)("--workers", workers)
     out = Path(os.path.abspath(out))
-    names = names or sorted({path.parent.name for path in out.glob("sweeps/*/plan-*.jobs")})
+    names = names or [name for name in _sweeps(out) if plans(out, name)]
     todo = [_Plan(out, name, path, end, trust) for name in names for path in _plans(out, name)]
     if not todo:
         print(f"nothing is planned in {out}")
@@ -56,6 +57,12 @@ def work(out: Path, names: Sequence[str], *, workers: int, max_time: float, trus
     return 0 if all(plan.is_done for plan in todo) else 1
 
 
+def _sweeps(out: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return [entry.name for entry in listed(out, "sweeps") if entry.is_dir(follow_symlinks=False)]
+    return []
+
+
 def _plans(out: Path, name: str) -> list[Path]:
     """Of a sweep that is there; the newest first.
 
@@ -63,7 +70,7 @@ def _plans(out: Path, name: str) -> list[Path]:
         InputError: there is no such sweep, or it is none that workers can go on with.
     """
     command = read_manifest(out, name)["command"]
-    found = plans(Manifest(out, name).folder)
+    found = plans(out, name)
     if not found:
         raise InputError(
             "sweep", name, f"has no plan to work on; its own command goes on with it: {shlex.join(command)}"
