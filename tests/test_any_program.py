@@ -313,7 +313,7 @@ def test_columns_of_another_rule_are_read_again(tmp_path, monkeypatch):
     assert "optim.lr" in sweeps.load(tmp_path).runs.columns
     monkeypatch.undo()
     assert "lr" in sweeps.load(tmp_path).runs.columns
-    assert snapshot._VERSION == b"2"
+    assert snapshot._VERSION == b"3"
 
 
 def test_a_rule_that_fails_costs_its_run_and_no_other(out, monkeypatch):
