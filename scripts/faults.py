@@ -136,7 +136,8 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
                     alive = [process for process in psutil.Process().children() if is_worker(process)]
                     if alive and kills < tries and now > strike:
                         shared |= _shared_memory([psutil.Process(), *alive])
-                        lab.rng.choice(alive).kill()  # one that trains, or starts, or waits
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            lab.rng.choice(alive).kill()  # one that trains, or starts, or waits
                         kills, strike = kills + 1, float("inf")
                     elif strike == float("inf") and moved == now:  # not before something was trained again
                         strike = now + lab.rng.uniform(0, 0.5)

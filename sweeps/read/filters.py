@@ -127,7 +127,7 @@ def known(column: str, columns: Iterable[str]) -> str:
 
 def _tags(table: pd.DataFrame) -> "pd.Series[Any]":
     texts = table[known("tags", table.columns)]
-    return texts.map(lambda text: Tags(text.split(",") if text else ())).astype(object)
+    return pd.Series([Tags(text.split(",") if isinstance(text, str) else ()) for text in texts], texts.index, object)
 
 
 def _split(text: str) -> list[str]:

@@ -160,13 +160,13 @@ def read_status(run: RunDir) -> dict[str, Any]:
     return {key: _scalar(getattr(status, key)) for key in _STATUS} | {"maximize": status.maximize}
 
 
-def _notes(run: RunDir) -> dict[str, str]:
-    """What the user says of it; if that cannot be read the note says so, for the run itself can."""
+def _notes(run: RunDir) -> dict[str, str | None]:
+    """What the user says of it, None for nothing; if that cannot be read the note says so, for the run itself can."""
     try:
         found = notes.read(run)
     except (DamagedRun, OSError) as error:
         found = notes.Notes(text=str(brief(DamagedRun(str(error)), run)))
-    return {"tags": ",".join(found.tags), "note": printable(found.text)}
+    return {"tags": ",".join(found.tags) or None, "note": printable(found.text) or None}
 
 
 def _says_running(run: RunDir) -> bool:

@@ -61,7 +61,7 @@ def default_columns(collection: "Collection") -> list[str]:
 
 def said_columns(runs: pd.DataFrame) -> list[str]:
     """``tags`` and ``note``, where a run has them."""
-    return [name for name in ("tags", "note") if (runs[name] != "").any()]
+    return [name for name in ("tags", "note") if runs[name].notna().any()]
 
 
 def select(runs: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def print_runs(runs: pd.DataFrame, *, limit: int | None = None) -> None:
         limit = _SCREENFUL
     shown = runs if not limit else runs.head(limit)
     if "note" in shown:
-        shown = shown.assign(note=shown["note"].map(_short))
+        shown = shown.assign(note=shown["note"].map(_short, na_action="ignore"))
     body = [[_word(value) for value in row] for row in shown.itertuples(index=False, name=None)]
     numeric = [pd.api.types.is_numeric_dtype(runs[column]) for column in runs.columns]
     if console.is_terminal:
