@@ -17,7 +17,7 @@ from synthetic import history, make_other, make_report, make_run
 
 import sweeps
 from sweeps.cli import main
-from sweeps.read import extensions, snapshot
+from sweeps.read import extensions
 from sweeps.read.collect import OWN, write
 from sweeps.read.summary import identity_columns, judged, metrics
 from sweeps.runs.identity import digest
@@ -313,7 +313,6 @@ def test_columns_of_another_rule_are_read_again(tmp_path, monkeypatch):
     assert "optim.lr" in sweeps.load(tmp_path).runs.columns
     monkeypatch.undo()
     assert "lr" in sweeps.load(tmp_path).runs.columns
-    assert snapshot._VERSION == b"2"
 
 
 def test_a_rule_that_fails_costs_its_run_and_no_other(out, monkeypatch):
