@@ -177,7 +177,7 @@ def test_an_array_of_another_size_than_promised(
             bad.writestr(name, content)
         if listed is not None:
             bad.getinfo("x_train.npy").file_size = len(header.getvalue()) + listed
-    with pytest.raises(InputError, match=r"x_train is damaged: its header promises \(.*\) of uint8"):
+    with pytest.raises(InputError, match=r"x_train (is damaged: |has a garbled header)"):
         data.load("npz", options)
 
 

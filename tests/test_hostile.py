@@ -101,7 +101,7 @@ def test_a_log_that_is_a_pipe_does_not_hang(small, command, tmp_path):
         ("runs", ["collect"]),
         (".collect", ["collect"]),
         ("tables", ["tables"]),
-        ("figures", ["figures", "--only", "1"]),
+        ("figures", ["figures", "--only", "fig1"]),
         ("report", ["report"]),
     ],
 )
