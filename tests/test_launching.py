@@ -333,7 +333,7 @@ def test_ctrl_c_while_importing_says_nothing(tmp_path, module):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     for line in process.stderr:
-        if line.endswith("sweeps.runs.command\n"):
+        if line.endswith("sweeps.runs.quiet\n"):
             break
     next(line for line in process.stderr if line)  # the package's own part is over; the larger ones come
     process.send_signal(signal.SIGINT)
