@@ -4,10 +4,8 @@ evaluate     Model, Dataset → Evaluation
 choose_data  the run's own dataset, or the one that Hydra's words name
 """
 
-from sweeps.runs import command
-
 if __name__ == "__main__":
-    command.importing()
+    import sweeps.runs.quiet  # noqa: F401
 
 import argparse
 import csv
@@ -31,7 +29,7 @@ from mlp.config import Choice
 from mlp.data import Dataset
 from mlp.losses import LOSSES
 from mlp.model import ROWS, Model, load
-from sweeps.runs import files
+from sweeps.runs import command, files
 from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import write_atomic
 from sweeps.runs.identity import digest

@@ -7,10 +7,8 @@ SIGINT / SIGTERM.
 import sys
 from types import ModuleType
 
-from sweeps.runs import command
-
 if __name__ == "__main__":
-    command.importing()
+    import sweeps.runs.quiet  # noqa: F401
 
 from mlp.composition import compose as compose
 from mlp.config import RunConfig

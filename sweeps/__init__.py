@@ -3,10 +3,9 @@
 Names are imported when they are first used, so that ``import sweeps`` costs nothing.
 """
 
-from typing import TYPE_CHECKING
-
 from sweeps.runs.lazy import attributes
 
+TYPE_CHECKING = False  # to a type checker it is True; the module typing takes longer than all else here
 if TYPE_CHECKING:
     from sweeps.judge.compare import Difference as Difference
     from sweeps.judge.compare import compare as compare

@@ -2,10 +2,8 @@
 
 import sys
 
-from sweeps.runs import command
-
 if __name__ == "__main__":
-    command.importing()
+    import sweeps.runs.quiet  # noqa: F401
 
 from sweeps.cli import main
 

@@ -466,9 +466,10 @@ def test_a_function_that_cannot_be_sent_is_one_line_before_anything(app):
 
 
 def test_a_result_that_is_no_number_fails_its_run_and_names_it(app):
-    app.body("return {'loss': 1.0, 'name': 'word'} if cfg.x == 1 else cfg.x")
+    app.body("return {'loss': 1.0, 'model': object()} if cfg.x == 1 else cfg.x")
     done = app("x=1,2", status=1)
-    assert "metric name=word: must be a number" in done.stdout
+    assert "metric model=<object object at" in done.stdout
+    assert "must be a number" in done.stdout
     assert "1 finished, 1 failed" in done.stdout
 
 

@@ -267,8 +267,9 @@ def test_an_application_may_end_itself(script, tmp_path):
 def shell(line, tmp_path, **env):
     line = line.replace("python", sys.executable)
     return subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, timeout=120, env=os.environ | env
-    )
+        ["bash", "-c", line], capture_output=True, text=True, errors="replace", cwd=tmp_path, timeout=120,
+        env=os.environ | env,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -281,6 +282,7 @@ def run_id(small, command, tmp_path):
 READERS = ("ls", "collect", "tables --rows lr", "show RUN", "watch --once", "claims", "report", "diff RUN RUN")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full"])
 def test_commands_without_standard_streams(run_id, small, small_npz, tmp_path, redirection):
     data = f"data=npz data.path={small_npz}"
@@ -298,6 +300,7 @@ def test_commands_without_standard_streams(run_id, small, small_npz, tmp_path, r
     assert {RunDir(path).read_status().state for path in runs(tmp_path / "out").values()} == {"finished"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
 def test_commands_whose_terminal_knows_few_letters(run_id, small, small_npz, tmp_path, encoding):
     lines = [f"python -m sweeps {reader} --out out" for reader in READERS]
@@ -330,7 +333,7 @@ def test_ctrl_c_while_importing_says_nothing(tmp_path, module):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     for line in process.stderr:
-        if line.endswith("sweeps.runs.command\n"):
+        if line.endswith("sweeps.runs.quiet\n"):
             break
     next(line for line in process.stderr if line)  # the package's own part is over; the larger ones come
     process.send_signal(signal.SIGINT)

@@ -515,9 +515,12 @@ def test_a_function_without_epochs(train, returned, metrics, takes_run):
     assert calls == [3]
 
 
-def test_a_returned_mapping_holds_numbers(train):
-    with pytest.raises(InputError, match="metric acc=high: must be a number"):
-        train(lambda cfg: {"acc": "high"}, name="f")
+def test_a_returned_mapping_s_numbers_are_metrics_and_all_that_json_holds_is_kept(train):
+    result = train(lambda cfg: {"acc": np.float32(0.5), "note": "high", "parts": (1, 2)}, name="f")
+    assert result.last.metrics.keys() == {"acc", "seconds"}
+    assert result.returned == {"acc": 0.5, "note": "high", "parts": [1, 2]}
+    with pytest.raises(InputError, match=r"metric model=.*: must be a number"):
+        train(lambda cfg: {"acc": 1.0, "model": object()}, name="g")
 
 
 def test_a_function_without_epochs_is_seen_while_it_trains(train):

@@ -12,14 +12,11 @@ from typing import Any
 from sweeps.runs.errors import DamagedRun, InputError, printable
 
 
-def importing() -> None:
-    """Until :func:`begin`, Ctrl-C ends the process without a word: there is nothing yet to be stopped."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def begin(*, lasting: bool = False) -> None:
-    """Before a command's own work: Ctrl-C is KeyboardInterrupt again, and see :func:`use_streams`."""
+    """Before a command's own work: see :func:`use_streams`; and Ctrl-C is KeyboardInterrupt again.
+
+    Until here, while a command's modules are imported, :mod:`sweeps.runs.quiet` has it end the process without a word.
+    """
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
