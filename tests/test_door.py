@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -286,6 +287,19 @@ def test_evaluations_stay_in_the_tree(small, tmp_path, command, place):
         assert done.returncode == 2, done.stderr
         assert "is a symbolic link" in done.stderr
     assert not list(mine.iterdir())
+
+
+def test_an_application_s_multirun_yaml_replaces_a_link(tmp_path):
+    shutil.copytree(ROOT / "examples" / "hydra_app", tmp_path / "app")
+    words = ("--multirun", "model=linear,cubic", "hydra/sweeper=grid", "hydra.sweeper.name=s", "hydra/launcher=pool")
+    (tmp_path / "mine").write_text("mine")
+    link = files.folder(tmp_path / "app" / "outputs", "sweeps", "s") / "multirun.yaml"
+    link.symlink_to(tmp_path / "mine")
+    done = subprocess.run([sys.executable, "app.py", *words], cwd=tmp_path / "app", capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert "hydra:" in link.read_text()
+    assert not link.is_symlink()
 
 
 @pytest.mark.parametrize("name", ["study.db", "study.db-journal", "study.db-wal"])
