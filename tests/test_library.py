@@ -140,9 +140,9 @@ def test_a_failure_is_warned_of_and_in_the_collection(base, tmp_path):
         (("out=x",), {}, "out=outputs: is given twice"),
         (("hydra.sweeper.where='lr > 1'",), {}, "has nothing to run"),
         (("hydra/sweeper=basic",), {}, "must be grid"),
-        ((), {"workers": 0}, "hydra.launcher.workers=0: must be"),
+        ((), {"workers": 0}, "workers=0: must be"),
         ((), {"epochs": 0}, "epochs=0: must be"),
-        ((), {"name": "../x"}, "hydra.sweeper.name=../x: must be letters"),
+        ((), {"name": "../x"}, "name=../x: must be letters"),
     ],
 )
 def test_unusable_input_is_an_input_error_and_trains_nothing(tmp_path, monkeypatch, what, options, said):

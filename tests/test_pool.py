@@ -365,7 +365,8 @@ def test_close_leaves_nothing(tmp_path):
 def test_workers_end_with_a_main_process_that_is_killed(tmp_path, when):
     code = (
         "import sys, test_pool, pathlib; from sweeps.launch.pool import Pool; tmp_path = pathlib.Path(sys.argv[1]); "
-        "local = Pool(workers=3, function=test_pool.sleep); local.submit(test_pool.job(tmp_path)); sys.stdin.read()"
+        "local = Pool(workers=3, function=test_pool.sleep); "
+        "[local.submit(test_pool.job(tmp_path)) for _ in range(3)]; sys.stdin.read()"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     main = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, env=environment)

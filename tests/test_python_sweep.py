@@ -205,7 +205,7 @@ except sweeps.InputError as error:
         ({"x": [1], "epochs": [0]}, {"budget": "epochs"}, "epochs=0: must be a whole number ≥ 1"),
         ({"x": [1], "x.y": [2]}, {}, "x.y=2: cannot be within x"),
         ({"x": [1]}, {"epochs": 3}, "epochs=3: means nothing to this function"),
-        ({"x": [1]}, {"code": "maybe"}, "hydra.sweeper.code=maybe: must be one of warn, refuse, ignore, retrain"),
+        ({"x": [1]}, {"code": "maybe"}, "code=maybe: must be one of warn, refuse, ignore, retrain"),
         ({"x": [1]}, {"workers": 0}, "workers=0"),
         ({"x": [1]}, {"name": "../x"}, "name=../x: must be letters"),
         ({"x": [1]}, {"tracker": "none-such"}, "tracker"),
@@ -258,7 +258,7 @@ def test_an_edit_of_a_module_that_the_function_uses_is_noticed(tmp_path, code):
         assert f"warning: {said}" in done.stdout
         assert done.stdout.endswith("[1.0, 2.0]\n")
     elif code == "refuse":
-        assert f"InputError: hydra.sweeper.code=refuse: {said}" in done.stderr.splitlines()[-1]
+        assert f"InputError: code=refuse: {said}" in done.stderr.splitlines()[-1]
     elif code == "ignore":
         assert "other code" not in done.stdout + done.stderr
         assert done.stdout.endswith("[1.0, 2.0]\n")
