@@ -50,10 +50,12 @@ def test_tables_writes_all_or_some(sweeps, out):
     assert len(list((out / "tables").iterdir())) == 15
     status, printed, _ = sweeps("tables", "--only", "lr")
     assert (status, len(printed.splitlines())) == (0, 3)
-    status, printed, _ = sweeps("tables", "--rows", "activ", "--cols", "model,optim", "--values", "test_acc")
+    status, printed, _ = sweeps(
+        "tables", "study=report", "--rows", "activ", "--cols", "model,optim", "--values", "test_acc"
+    )
     assert status == 0
     assert "| sigmoid |" in printed
-    printed = sweeps("tables", "--rows", "activ", "--format", "csv", "model=360")[1]
+    printed = sweeps("tables", "study=report", "--rows", "activ", "--format", "csv", "model=360")[1]
     assert {row["n"] for row in csv.DictReader(io.StringIO(printed))} == {"1"}
 
 
@@ -91,7 +93,10 @@ def test_unknown_arguments(sweeps, words):
 @pytest.mark.parametrize(
     ("words", "files"),
     [
-        (("figures", "--only", "5,6"), {f"figures/fig{n}.{kind}" for n in (5, 6) for kind in ("png", "svg", "pdf")}),
+        (
+            ("figures", "--only", "fig5,fig6"),
+            {f"figures/fig{n}.{kind}" for n in (5, 6) for kind in ("png", "svg", "pdf")},
+        ),
         (("curves", "--by", "lr"), {f"figures/curves-valid_acc-by-lr.{kind}" for kind in ("png", "svg", "pdf")}),
         (
             ("heatmap", "--x", "lr", "--y", "wd", "--value", "test_acc"),

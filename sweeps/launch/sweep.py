@@ -81,6 +81,8 @@ def sweep(
             swept = train(program, what, Path(out), epochs, workers, name, settings)
     except InputError as error:  # of an argument, by its name on the command line
         field = error.field.removeprefix("hydra.sweeper.").removeprefix("hydra.launcher.")
+        if field == error.field:
+            raise
         raise InputError(field, error.value, error.allowed) from None
     return _collected(swept, Path(out))
 
