@@ -60,6 +60,7 @@ def work(command, out):
 
 
 def ended(process, status=0):
+    """What a worker said until its end."""
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == status, stdout + stderr
     assert "Traceback" not in stderr
