@@ -369,8 +369,8 @@ def test_many_who_tag_one_run_at_once_lose_no_word(out):
 def test_notes_that_cannot_be_read_hide_no_run_and_are_left_alone(keep, out, content):
     run = run_of(out, 0.5)
     notes.path_of(run).write_bytes(content)
-    assert sweeps.load(out, "lr=0.5").runs["note"].str.startswith("notes.json: not a run's notes").all()
-    assert "not a run's notes" in keep("tag", run.path.name, "x", status=1)
+    assert sweeps.load(out, "lr=0.5").runs["note"].str.startswith("notes.json: not ").all()
+    assert "notes.json: not " in keep("tag", run.path.name, "x", status=1)
     assert notes.path_of(run).read_bytes() == content
 
 

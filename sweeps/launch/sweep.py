@@ -81,7 +81,7 @@ def sweep(
             swept = train(program, what, Path(out), epochs, workers, name, settings)
     except InputError as error:  # of an argument, by its name on the command line
         field = error.field.removeprefix("hydra.sweeper.").removeprefix("hydra.launcher.")
-        raise InputError(field, error.value, error.allowed) from None
+        raise type(error)(field, error.value, error.allowed) from None
     return _collected(swept, Path(out))
 
 
