@@ -212,18 +212,21 @@ def _tables(args: argparse.Namespace) -> int:
         render = {"md": table.to_markdown, "tex": table.to_latex, "csv": table.to_csv}[args.format]
         print(render(), end="")
         return 0
-    study, collection = choose_study(args), load(args)
-    folder_ = folder(args.out, "tables")
-    drawn = [tables.table(study, study.tables[key], collection) for key in _chosen(args.only, list(study.tables))]
-    return written([path for table in drawn for path in table.write(folder_)])
+    study = choose_study(args)
+    names = _chosen(args.only, list(study.tables))
+    collection = load(args)
+    drawn = [tables.table(study, study.tables[name], collection) for name in names]
+    place = folder(args.out, "tables")
+    return written([path for table in drawn for path in table.write(place)])
 
 
 def _figures(args: argparse.Namespace) -> int:
     from sweeps.show import figures
 
-    study, collection = choose_study(args), load(args)
-    stems = []
-    for name in _chosen(args.only, list(study.figures)):
+    study = choose_study(args)
+    names = _chosen(args.only, list(study.figures))
+    collection, stems = load(args), []
+    for name in names:
         figure = figures.figure(study, study.figures[name], collection, style=args.style)
         stems.append(figure_stem(args.out, name if args.style == "plain" else f"{name}-{args.style}"))
         figures.save(figure, stems[-1])
@@ -233,10 +236,10 @@ def _figures(args: argparse.Namespace) -> int:
 def _fidelity(args: argparse.Namespace) -> int:
     from sweeps.show import fidelity
 
-    study, collection = choose_study(args), load(args)
+    study = choose_study(args)
     if study.reference is None or study.reference.curves is None:
         raise InputError("study", study.word, "has no reference.curves to compare with")
-    return written(fidelity.write(study, collection, folder(args.out, "tables")))
+    return written(fidelity.write(study, load(args), folder(args.out, "tables")))
 
 
 def _curves(args: argparse.Namespace) -> int:
