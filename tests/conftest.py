@@ -1,6 +1,7 @@
 """What the tests share: a cache and a key of their own, a small dataset in the user's format, the real command line."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,10 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # In the background of a script, or under nohup, Ctrl-C is ignored, and by every process that a test starts, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
