@@ -64,7 +64,7 @@ def scheduler(spawn, tmp_path):
     """A scheduler's address."""
     file = tmp_path / "scheduler.json"
     spawn("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-    until(file.exists)
+    until(lambda: file.exists() and file.stat().st_size)
     return json.loads(file.read_text())["address"]
 
 
