@@ -278,7 +278,7 @@ def test_a_worker_that_is_stopped_is_named_and_replaced(spawn, scheduler, words,
 def test_ctrl_c_ends_a_sweep_whose_scheduler_hangs(spawn, words, tmp_path):
     file = tmp_path / "scheduler.json"
     hung = spawn("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-    until(file.exists)
+    until(lambda: file.exists() and file.stat().st_size)
     address = json.loads(file.read_text())["address"]
     worker(spawn, address)
     main = sweeping(*words("seed=0,1", f"hydra.launcher.address={address}", epochs=100_000))
