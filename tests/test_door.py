@@ -78,7 +78,7 @@ ALLOWED = {
     "sweeps/runs/provenance.py": {"Path('/proc/cpuinfo').read_text", "Path('/sys/fs/cgroup/cpu.max').read_text"},
     "sweeps/launch/compose.py": {"(config_dir / group).glob"},
     "sweeps/show/report.py": {"(assets / 'page.html').read_text", "(assets / name).read_text"},
-    "sweeps/study/file.py": {"path.read_bytes", "yaml.load", "reference.numbers.read_bytes", "folder.glob"},
+    "sweeps/study/file.py": {"path.read_bytes", "yaml.load", "folder.glob"},
     "sweeps/study/reference.py": {"pd.read_csv"},
     # the header of a plan; the user's own key
     "sweeps/launch/planned.py": {"json.loads", "os.fdopen", "tempfile.mkstemp"},

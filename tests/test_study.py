@@ -164,6 +164,14 @@ def test_a_file_that_is_no_study_is_one_error(tmp_path, text):
         file.read(str(tmp_path / "bad.yaml"))
 
 
+@pytest.mark.parametrize("text", ["[", "a: b", "a: {b: {c: x}}", "\0"])
+def test_a_file_of_numbers_that_is_none_is_one_error(tmp_path, text):
+    (tmp_path / "numbers.yaml").write_text(text)
+    content = {**SMALL, "reference": {"name": "r", "numbers": "numbers.yaml"}}
+    with pytest.raises(InputError):
+        file.parse(content, tmp_path / "small.yaml", "small")
+
+
 def test_an_unknown_study_names_those_there_are(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(InputError, match=r"study=reprot: no such study \(did you mean report\?\); known: report"):

@@ -255,14 +255,18 @@ def read(name: str, folders: Iterable[Path] = ()) -> Study:
         InputError: there is no such study, or a field of its file cannot be used.
     """
     path = find(name, folders)
+    return parse(_content("study", name, path), path, name)
+
+
+def _content(field: str, name: str, path: Path) -> object:
+    """A YAML file's content; ``field`` and ``name`` say in an error which file it is."""
     try:
-        content = yaml.load(path.read_bytes(), _Loader)
+        return yaml.load(path.read_bytes(), _Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("study", name, f"cannot be read: {error}") from None
+        raise InputError(field, name, f"cannot be read: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError("study", name, f"is not YAML: {reason}") from None
-    return parse(content, path, name)
+        raise InputError(field, name, f"is not YAML: {reason}") from None
 
 
 def find(name: str, folders: Iterable[Path] = ()) -> Path:
@@ -473,7 +477,7 @@ def _reference(content: object, path: Path) -> Reference | None:
 def _numbers(reference: Reference | None) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
     if reference is None or reference.numbers is None:
         return {}
-    content = yaml.safe_load(reference.numbers.read_bytes())
+    content = _content("reference.numbers", reference.numbers.name, reference.numbers)
     name = f"reference.numbers ({reference.numbers.name})"
     return {
         group: {
