@@ -72,7 +72,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--format", choices=("md", "tex", "csv"), default="md", help="of a comparison (md)")
     sub = command("figures", _figures, "a study's figures, in DIR/figures")
     sub.add_argument("--only", type=_comma_list, metavar="NAMES", help="e.g. fig5,fig6")
-    sub.add_argument("--style", choices=("plain", "report"), default="plain", help="report: as the course report does")
+    sub.add_argument(
+        "--style", choices=("plain", "report"), default="plain", help="report: linear axes, panels in a row"
+    )
     command("fidelity", _fidelity, "how near the runs are to the curves of a study's reference, in DIR/tables")
     sub = command("curves", _curves, "any metric over the epochs, in DIR/figures")
     sub.add_argument("--metric", help="(what the runs judge by)")

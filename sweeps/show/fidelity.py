@@ -18,7 +18,7 @@ from sweeps.read.collect import Collection
 from sweeps.runs.files import write_atomic
 from sweeps.study import reference
 from sweeps.study.file import Study
-from sweeps.study.hypotheses import Settings
+from sweeps.study.hypotheses import Settings, is_written
 from sweeps.study.select import select
 
 LINE = ["figure", "cell", "metric"]
@@ -60,16 +60,8 @@ _NUMBERS = (
 
 def _typed(study: Study, key: str, value: str) -> object:
     """A key's value as the study has it, from its text."""
-    base = study.baseline[key]
-    known = [*study.axis(key).values, base]
-    return next((item for item in known if str(item) == value or _is_number(item, value)), value)
-
-
-def _is_number(item: object, text: str) -> bool:
-    try:
-        return isinstance(item, (int, float)) and not isinstance(item, bool) and float(text) == item
-    except ValueError:
-        return False
+    known = [*study.axis(key).values, study.baseline[key]]
+    return next((item for item in known if is_written(item, value)), value)
 
 
 def _distances(

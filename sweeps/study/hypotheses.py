@@ -186,15 +186,17 @@ def _pair(where: str, content: object) -> tuple[str, Any]:
 def _of_axis(where: str, word: str, values: Sequence[Any]) -> Any:
     """The axis's value that is written so."""
     for value in values:
-        if str(value) == word or (isinstance(value, (int, float)) and _is_number(word) and float(word) == value):
+        if is_written(value, word):
             return value
     known = ", ".join(map(str, values)) or "none"
     raise InputError(where, word, f"must be a value of the axis; they are {known}")
 
 
-def _is_number(word: str) -> bool:
+def is_written(value: Any, word: str) -> bool:
+    """Whether a text says the value: ``relu``, and 0.1 as ``0.1`` or ``1e-1``."""
+    if str(value) == word:
+        return True
     try:
-        float(word)
+        return isinstance(value, (int, float)) and float(word) == value
     except ValueError:
         return False
-    return True

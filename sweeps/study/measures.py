@@ -82,8 +82,18 @@ class Measure(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Last(Measure):
+class OfMetric(Measure):
+    """Of one metric's curve."""
+
     metric: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Last(OfMetric):
     minus: str | None
     """A metric to be subtracted."""
     epochs: int
@@ -105,19 +115,14 @@ class Last(Measure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class First(Measure):
+class First(OfMetric):
     """The area under the curve, as its mean height: it exists for runs that never pass a threshold, too."""
 
-    metric: str
     epochs: int
 
     @property
     def text(self) -> str:
         return f"mean {_said(self.metric)} over the first {self.epochs} epochs"
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
 
     @property
     def needs(self) -> int:
@@ -128,8 +133,7 @@ class First(Measure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best(Measure):
-    metric: str
+class Best(OfMetric):
     by: str
     maximize: bool
 
@@ -147,17 +151,12 @@ class Best(Measure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extreme(Measure):
-    metric: str
+class Extreme(OfMetric):
     highest: bool
 
     @property
     def text(self) -> str:
         return f"{'highest' if self.highest else 'lowest'} {_said(self.metric)}"
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
 
     def of(self, curve: Curve, run: Path) -> float:
         values = curve[self.metric]
@@ -165,10 +164,9 @@ class Extreme(Measure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Until(Measure):
+class Until(OfMetric):
     """A run that never passes the threshold counts with all its epochs."""
 
-    metric: str
     below: float | None
     above: float | None
     start: float
@@ -182,10 +180,6 @@ class Until(Measure):
             return self.said
         side = f"below {self.below:g}" if self.below is not None else f"above {self.above:g}"
         return f"epochs until {_said(self.metric)} is {side}"
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
 
     @property
     def needs(self) -> int:
@@ -205,8 +199,7 @@ class Until(Measure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rise(Measure):
-    metric: str
+class Rise(OfMetric):
     epochs: int
 
     @property
@@ -215,10 +208,6 @@ class Rise(Measure):
             f"mean {_said(self.metric)} over epochs {self.horizon - self.epochs + 1}–{self.horizon} against the lowest "
             f"earlier mean of {self.epochs} epochs"
         )
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        return (self.metric,)
 
     def of(self, curve: Curve, run: Path) -> float:
         values = curve[self.metric]
