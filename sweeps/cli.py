@@ -309,6 +309,7 @@ def _check(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from sweeps.judge import training
+    from sweeps.study.file import MOST_SEEDS
 
     study = choose_study(args)
     more = args.filters
@@ -316,7 +317,7 @@ def _train(args: argparse.Namespace) -> int:
         return training.until_decided(study, args.out, print, more)
     seeds = training.first_seeds(study)
     if args.seeds is not None:
-        seeds = (*study.seeds.design, *study.seeds.fresh(integer(ge=0)("--seeds", args.seeds)))
+        seeds = (*study.seeds.design, *study.seeds.fresh(integer(ge=0, le=MOST_SEEDS)("--seeds", args.seeds)))
     return training.train(training.command(study, args.out, seeds, more=more))
 
 

@@ -116,6 +116,7 @@ def test_seeds_for_design_are_not_fresh():
     seeds = small().seeds
     assert (seeds.design, seeds.fresh(4)) == ((0,), (1, 2, 3, 4))
     assert small(seeds=[3, 4, 5]).seeds.looks == (3,)
+    assert small(seeds=[5, 3, 4]).seeds.fresh(5) == (5, 3, 4, 0, 1)
 
 
 def test_overrides_leave_the_baseline_out_and_use_the_programs_words(study):
@@ -129,6 +130,14 @@ def test_overrides_leave_the_baseline_out_and_use_the_programs_words(study):
         ({"titel": "x"}, r"titel=x: no such field \(did you mean title\?\)"),
         ({"epochs": 0}, "epochs=0: must be a whole number ≥ 1"),
         ({"seeds__looks": [4, 2]}, r"seeds\.looks=.*ascending"),
+        ({"seeds": []}, r"seeds=\[\]: must be a list of 1 to 10,000 seeds"),
+        ({"seeds__looks": []}, r"seeds\.looks=.*ascending"),
+        ({"seeds__looks": [3, 10**9]}, r"seeds\.looks=.*at most 10,000 seeds"),
+        ({"seeds__looks": "3"}, r"seeds\.looks\[0\]=3: must be a whole number"),
+        (
+            {"tables": {"t": {"title": "t", "cells": {"lr": [0.1] * 200, "net": ["deep"] * 200}, "metrics": ["loss"]}}},
+            r"tables\.t\.cells=40,000 combinations: must be at most 10,000",
+        ),
         ({"measures__loss__take": "lst"}, r"measures\.loss\.take=lst: must be one of last, .*did you mean last"),
         ({"measures__loss": {"take": "last"}}, r"measures\.loss\.metric=\?\?\?: is missing"),
         ({"measures__loss__epochs": 9}, r"measures\.loss\.epochs=9: must be at most the study's epochs, 3"),

@@ -107,6 +107,10 @@ def test_a_study_from_its_file_to_verdicts(run, tmp_path):
         (("tables", "study=./doses.yaml", "--only", "dose"), "--only=dose: must be of doses"),
         (("fidelity", "study=./doses.yaml"), "has no reference.curves to compare with"),
         (("train", "study=./doses.yaml", "--seeds", "-1"), "--seeds=-1: must be a whole number ≥ 0"),
+        (
+            ("train", "study=./doses.yaml", "--seeds", "99999999999"),
+            "--seeds=99999999999: must be a whole number ≥ 0 ≤ 10000",
+        ),
         (("train", "study=./broken.yaml"), "broken.yaml: is not YAML"),
     ],
 )

@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 Value = str | int | float | bool | None
 
+MOST_SEEDS = 10_000
+"""Of a study: each of them is a training of every cell."""
+_MOST_CELLS = 10_000
 _REQUIRED: Any = object()
 _SUFFIX = ".yaml"
 _OWN = Path("conf/study")
@@ -92,9 +95,14 @@ class Seeds:
     looks: tuple[int, ...]
     """Numbers of fresh seeds at which the hypotheses are judged, ascending."""
 
+    given: tuple[int, ...] = ()
+    """Fresh seeds that the file names; after them, and without any, it is 0, 1, 2, …"""
+
     def fresh(self, count: int) -> tuple[int, ...]:
         """The first ``count`` seeds that are not for design."""
-        return tuple(itertools.islice((seed for seed in itertools.count() if seed not in self.design), count))
+        others = (seed for seed in itertools.count() if seed not in self.given)
+        seeds = (seed for seed in itertools.chain(self.given, others) if seed not in self.design)
+        return tuple(itertools.islice(seeds, count))
 
 
 @dataclass(frozen=True)
@@ -423,10 +431,14 @@ def _style(where: str, look: str) -> tuple[str, str]:
 
 def _seeds(content: object) -> Seeds:
     if isinstance(content, (list, tuple)):
-        seeds = _whole_numbers("seeds", content)
-        return Seeds("seed", (), (len(seeds),))
+        seeds = tuple(dict.fromkeys(_whole_numbers("seeds", content)))
+        if not 1 <= len(seeds) <= MOST_SEEDS:
+            raise InputError("seeds", content, f"must be a list of 1 to {MOST_SEEDS:,} seeds")
+        return Seeds("seed", (), (len(seeds),), seeds)
     words = _fields("seeds", content, key=(text(), "seed"), design=(_whole_numbers, ()), looks=(_whole_numbers, (3,)))
-    if list(words["looks"]) != sorted(set(words["looks"])) or words["looks"][0] < 2:
+    if max(words["looks"], default=0) > MOST_SEEDS:
+        raise InputError("seeds.looks", words["looks"], f"must be at most {MOST_SEEDS:,} seeds")
+    if not words["looks"] or list(words["looks"]) != sorted(set(words["looks"])) or words["looks"][0] < 2:
         raise InputError("seeds.looks", words["looks"], "must be numbers of seeds, ascending, the first at least 2")
     return Seeds(**words)
 
@@ -613,6 +625,10 @@ class _Builder:
                 one_of(*self.axes)(where, key)
                 values = self.axes[key].values
             columns.append([(key, value) for value in (values if isinstance(values, (list, tuple)) else [values])])
+        if math.prod(map(len, columns)) > _MOST_CELLS:
+            raise InputError(
+                where, f"{math.prod(map(len, columns)):,} combinations", f"must be at most {_MOST_CELLS:,}"
+            )
         cells = tuple(dict(combination) for combination in itertools.product(*columns))
         for cell in cells:
             self._check_keys(where, cell)
