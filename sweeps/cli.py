@@ -83,6 +83,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--x", required=True, metavar="KEY")
     sub.add_argument("--y", required=True, metavar="KEY")
     sub.add_argument("--value", metavar="METRIC", help="(the best of what the runs judge by)")
+    sub = command("importance", _importance, "how much of a metric's variance each key explains")
+    sub.add_argument("--metric", help="(what the runs judge by)")
+    sub.add_argument("--csv", action="store_true", help="full precision, for programs")
     sub = command("claims", _claims, "a study's hypotheses, checked, in DIR/claims.md and .json")
     sub.add_argument("--only", type=_comma_list, metavar="NAMES")
     sub.add_argument("--brief", action="store_true", help="a line for each")
@@ -265,6 +268,15 @@ def _heatmap(args: argparse.Namespace) -> int:
     stem = figure_stem(args.out, f"heatmap-{value}-{args.x}-{args.y}")
     figures.save(figure, stem)
     return written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
+
+
+def _importance(args: argparse.Namespace) -> int:
+    from sweeps.read.collect import without_formulas
+    from sweeps.show import importance
+
+    found = importance.importance(load(args), args.metric)
+    print(without_formulas(found).to_csv(index=False) if args.csv else f"{importance.to_text(found)}\n", end="")
+    return 0
 
 
 def _claims(args: argparse.Namespace) -> int:

@@ -97,6 +97,17 @@ def value_column(value: str, collection: Collection) -> str:
     return value
 
 
+def horizon(runs: pd.DataFrame) -> int:
+    """The epoch at which runs are compared: the furthest that any of them was asked for."""
+    return int(runs["target"].max()) if len(runs) else 0
+
+
+def whole(runs: pd.DataFrame, horizon: int) -> "pd.Series[bool]":
+    """Which of the runs came to that epoch, or finished before it by their own decision; none that diverged."""
+    stopped = (runs["state"] == "finished") & (runs["target"] >= horizon)
+    return (runs["state"] != "diverged") & (stopped | (runs["epoch"] >= horizon))
+
+
 def over_seeds(runs: pd.DataFrame, by: Sequence[str], values: Sequence[str], confidence: float = 0.95) -> pd.DataFrame:
     """Mean, half-width and sample size of run metrics in each group.
 

@@ -44,7 +44,7 @@ def table(study: Study, spec: TableSpec, collection: Collection) -> Table:
     samples = [select(study, collection.runs, cell) for cell in cells]
     every = pd.concat(samples)
     every = every[~every["run"].duplicated()]
-    horizon = _horizon(every)
+    horizon = summary.horizon(every)
     rows: list[Row] = []
     for name, word in spec.metrics.items():
         metric = study.metric(name)
@@ -154,7 +154,7 @@ def pivot(
     notes += _kinds_note(runs, values)
     groups = {_words(group): cell for group, cell in runs.groupby(keys, dropna=False, sort=False)}
     row_keys, col_keys = (_combinations(runs, chosen) for chosen in (rows, cols))
-    horizon = _horizon(runs)
+    horizon = summary.horizon(runs)
     body = tuple(
         Row(
             (*row, value) if len(values) > 1 else row,
@@ -187,9 +187,7 @@ def _cell(
     varying = _varying(runs, summary.identity_columns(runs.drop(columns=_EXTREME, errors="ignore")))
     if varying:
         return Cell(name, digits, reference=reference, marks=(f"mixed: {', '.join(varying)}",))
-    diverged = runs["state"] == "diverged"
-    stopped = (runs["state"] == "finished") & (runs["target"] >= horizon)  # if need be early, by its own decision
-    whole = ~diverged & (stopped | (runs["epoch"] >= horizon))
+    diverged, whole = runs["state"] == "diverged", summary.whole(runs, horizon)
     sample = runs.loc[whole, column].dropna() if column in runs else pd.Series(dtype=float)
     marks = []
     if diverged.any():
@@ -203,11 +201,6 @@ def _cell(
         marks.append(f"{seen}/{horizon} epochs{some}" + (f", {failed} failed" if failed else ""))
     mean, half = summary.interval(sample)
     return Cell(name, digits, mean, half, len(sample), reference, tuple(marks))
-
-
-def _horizon(runs: pd.DataFrame) -> int:
-    """The epoch at which a table compares: the furthest that any of its runs was asked for."""
-    return int(runs["target"].max()) if len(runs) else 0
 
 
 def _sample_note(runs: pd.DataFrame, horizon: int) -> str:
