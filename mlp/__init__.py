@@ -1,4 +1,4 @@
-"""One training run of a multi-layer perceptron in NumPy: configured, reproducible, continuable.
+"""Train multi-layer perceptrons in NumPy: configured by Hydra, reproducible, resumable.
 
 Names are imported when they are first used, so that ``import mlp`` costs nothing.
 """

@@ -1,4 +1,4 @@
-"""Activation functions, each with its derivative at its side, by name in :data:`ACTIVATIONS`.
+"""Activation functions, each beside its derivative, by name in :data:`ACTIVATIONS`.
 
 ``forward(z)`` takes pre-activations of shape (batch, width) and may overwrite them: a training step is
 bound by memory traffic, and no activation needs more than it keeps. ``backward(delta)`` turns ∂L/∂a into
@@ -25,9 +25,9 @@ class Activation(Protocol):
 
 
 class Workspace:
-    """Scratch memory that grows to the largest batch seen and is then reused; zero until somebody writes to it.
+    """Scratch memory that grows to the largest batch seen and is then reused; initially zero.
 
-    A fresh temporary of a batch's size costs page faults worth as much as the arithmetic on it.
+    A new temporary of a batch's size costs page faults that take as long as the arithmetic on it.
 
     Args:
         order: "C" keeps an example's values together in memory, "F" a column's.
@@ -67,7 +67,7 @@ class ReLU:
 
 
 class Sigmoid:
-    """σ(z) = 1 / (1 + e^−z); σ' = σ (1 − σ) ≤ 1/4, the cause of the plateau in report §4.
+    """σ(z) = 1 / (1 + e^−z); σ' = σ (1 − σ) ≤ 1/4, the cause of the plateau in the course report, §4.
 
     Computed as ½ + ½ tanh(z/2): fewer passes than by exp, nothing overflows, and as near to σ in absolute terms.
     """
@@ -92,7 +92,7 @@ class Sigmoid:
 
 
 class Tanh:
-    """tanh(z); tanh' = 1 − tanh² (report §2.3)."""
+    """tanh(z); tanh' = 1 − tanh² (course report §2.3)."""
 
     def __init__(self) -> None:
         self._a: Floats = np.empty(0)
@@ -117,13 +117,13 @@ _ERF = (1.41850704e-7, -5.66844741e-6, 8.76371430e-5, -6.19784133e-4, -1.9183146
 def erf(x: Floats) -> Floats:
     """The error function, in place: float32 by tanh and a polynomial (within 2e-7), float64 by SciPy.
 
-    In float32 SciPy's takes five times as long as this, which is all vector instructions.
+    In float32 SciPy's takes five times as long, since this uses vector instructions only.
     """
     if x.dtype != np.float32:
         from scipy.special import erf as precise  # nothing else needs SciPy
 
         return precise(x, out=x)
-    with np.errstate(over="ignore"):  # far out the polynomial is ∞, which gives ±1, as it should
+    with np.errstate(over="ignore"):  # for large |x| the polynomial is ∞, which correctly gives ±1
         square = x * x
         g = square * _ERF[0]
         for coefficient in _ERF[1:-1]:

@@ -24,14 +24,14 @@ _open_arrays: dict[Path, Arrays] = {}
 
 
 class Source(Protocol):
-    """One way to come by a dataset; constructed with its own options."""
+    """Where a dataset comes from; constructed with its own options."""
 
     @property
     def classes(self) -> int | None:
         """How many there are, or None: one more than the largest label."""
 
     def checksums(self) -> dict[str, str]:
-        """File → ``sha256:…``: what stands for the data in a run's identity. Reads nothing that it need not.
+        """File → ``sha256:…``: represents the data in a run's identity. Reads only what it needs.
 
         Raises:
             InputError: a file that the user named is missing or unreadable.
@@ -52,11 +52,11 @@ def cache_dir() -> Path:
     import platformdirs
 
     folder = platformdirs.user_cache_dir("mlp-sweeps")
-    return Path(folder if os.path.isabs(folder) else os.devnull)  # without a home there is none, and no cache
+    return Path(folder if os.path.isabs(folder) else os.devnull)  # without a home directory there is no cache
 
 
 def cached(name: str, origin: Source, checksums: dict[str, str]) -> Arrays:
-    """The arrays of a source of these checksums: from this process, or from the cache, or read and put there."""
+    """The arrays of a source with these checksums: from this process, the cache, or the source."""
     digest = hashlib.sha256(json.dumps([_FORMAT, checksums], sort_keys=True).encode()).hexdigest()
     folder = cache_dir() / f"{name}-{digest[:12]}"
     if folder not in _open_arrays:
@@ -70,7 +70,7 @@ def cached(name: str, origin: Source, checksums: dict[str, str]) -> Arrays:
 def _map_folder(folder: Path) -> Arrays | None:
     """The arrays, verified and mapped; None if they are absent or damaged.
 
-    Needs no lock and no right to write: a folder appears whole, by a rename.
+    Needs no lock and no write access: a folder appears whole, by a rename.
     """
     if not folder.is_dir():
         return None
@@ -87,12 +87,12 @@ def _map_folder(folder: Path) -> Arrays | None:
         }
         return {key: np.array(array, np.intp) if key.startswith("y") else array for key, array in mapped.items()}
     except (OSError, ValueError) as error:
-        log.warning("%s is damaged (%s), and is unpacked again", folder, error)
+        log.warning("%s is damaged (%s); unpacking it again", folder, error)
         return None
 
 
 def _fill_folder(folder: Path, origin: Source, checksums: dict[str, str]) -> Arrays:
-    """Read the source and put it into the cache, unless another process just did; in memory if it cannot be put."""
+    """Read the source and write it to the cache, unless another process just did; keep it in memory if that fails."""
     from filelock import FileLock
 
     arrays: Arrays | None = None
@@ -106,7 +106,7 @@ def _fill_folder(folder: Path, origin: Source, checksums: dict[str, str]) -> Arr
             if mapped := _map_folder(folder):
                 return mapped
     except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        log.warning("cannot write the cache in %s (%s): the data stay in this process's memory", folder.parent, error)
+        log.warning("cannot write the cache in %s (%s): keeping the data in memory", folder.parent, error)
     return _read_unchanged(origin, checksums) if arrays is None else arrays
 
 
@@ -120,7 +120,7 @@ def _read_unchanged(origin: Source, checksums: dict[str, str]) -> Arrays:
 
 
 def _write_folder(folder: Path, arrays: Arrays) -> None:
-    """Whole or not at all; the caller holds the lock, so what an earlier crash left half-written is nobody's."""
+    """Whole or not at all; the caller holds the lock, so half-written files are left from a crash."""
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()

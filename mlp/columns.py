@@ -27,10 +27,10 @@ _SHAPE = ("model.hidden", "activ.name", "loss.name", "optim.name", "data.name", 
 
 
 def columns(identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Column → value, the ones with a name of their own first; None if this is not a network's identity.
+    """Column → value, the ones with a name of their own first; None if it is not a network's identity.
 
     Raises:
-        InputError: it is one, but with a value that it cannot have.
+        InputError: it is one, but a value is not allowed.
     """
     flat = flatten(identity)
     if not all(field in flat for field in _SHAPE):

@@ -28,7 +28,7 @@ _REGISTRIES: dict[str, Mapping[str, Entry[Any]]] = {
     "tracker": TRACKERS,
 }
 
-# What decides the trajectory or what is recorded of it: part of the run's identity.
+# Decides the trajectory, or what is recorded: part of the run's identity.
 _IDENTITY: dict[str, Check] = {
     "lr": number(gt=0),
     "wd": number(ge=0),
@@ -39,7 +39,7 @@ _IDENTITY: dict[str, Check] = {
     "eval_train": one_of("running", "full"),
 }
 
-# How far to go, where to write and what to watch: not part of it, and neither is the tracker.
+# How far to train, where to write and what to watch: not part of it, nor is the tracker.
 _CIRCUMSTANCES: dict[str, Check] = {
     "epochs": integer(ge=1, le=10**9),
     "out": text(),
@@ -62,7 +62,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A checked configuration of one training run; see conf/config.yaml for what each field means."""
+    """A checked configuration of one training run; conf/config.yaml explains each field."""
 
     hidden: tuple[int, ...]
     init_std: float
@@ -102,9 +102,9 @@ class RunConfig:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the trajectory, in plain types; DESIGN: ``epochs`` and paths are no part of it.
+        """Everything that decides the trajectory, in plain types; ``epochs`` and paths are not part of it.
 
-        Data stand in it by their checksums, so that a moved file is the same run and a changed one is not.
+        Data are represented by their checksums: a moved file is the same run, a changed one is not.
 
         Raises:
             InputError: the data's files are missing or unreadable.
@@ -137,7 +137,7 @@ class RunConfig:
 
 
 def network_parts(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stored identity says of a network, checked: ``model``, ``activ``, ``loss`` and ``dtype``.
+    """The checked fields of a network's stored identity: ``model``, ``activ``, ``loss`` and ``dtype``.
 
     Raises:
         InputError: names the field.

@@ -33,7 +33,7 @@ class Split:
     rows: NDArray[np.intp]
     """(n,) positions in ``x``, ascending."""
     ink: Ink | None = None
-    """Of ``x``, if it is mostly blank and to be trained on."""
+    """Of ``x``, if it is mostly blank and used for training."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -42,7 +42,7 @@ class Split:
 @final
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """``valid`` is ``test`` itself, the same object, when nothing was held out (the report's convention)."""
+    """``valid`` is ``test`` itself, the same object, when nothing was held out (the course report's convention)."""
 
     train: Split
     valid: Split
@@ -54,9 +54,9 @@ class Dataset:
 
 @final
 class Batches:
-    """Gathers batches of a split into buffers of its own, so that an epoch allocates nothing.
+    """Gathers batches of a split into reused buffers, so that an epoch allocates nothing.
 
-    uint8 pixels become ``(pixel − 128) / 255`` (DESIGN §5); floats are used as they are.
+    uint8 pixels become ``(pixel − 128) / 255`` ; floats are used as they are.
     """
 
     def __init__(self, split: Split, capacity: int, dtype: DTypeLike) -> None:
@@ -126,7 +126,7 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
     valid = test
     if "x_valid" in arrays:
         if holdout:
-            raise InputError("data.holdout", holdout, "must be 0, for the file brings a validation set, x_valid")
+            raise InputError("data.holdout", holdout, "must be 0, since the file has a validation set, x_valid")
         valid = _whole(arrays["x_valid"], arrays["y_valid"])
     elif holdout:
         if holdout >= len(train):
@@ -139,7 +139,7 @@ def load(name: str, values: Mapping[str, object]) -> Dataset:
 
 
 class _Rows:
-    """Copies rows of x, at most ``capacity`` at once, into memory of its own."""
+    """Copies rows of x, at most ``capacity`` at once, into its own memory."""
 
     def __init__(self, x: NDArray[Any], capacity: int) -> None:
         self._source = _items(np.ascontiguousarray(x))

@@ -1,6 +1,6 @@
 """Where datasets come from: a source per name in :data:`DATASETS`.
 
-A source reads one kind of files into plain arrays, and knows their checksums without reading them.
+A source reads one kind of file into plain arrays, and knows the checksums without reading them.
 """
 
 import logging
@@ -30,7 +30,7 @@ from sweeps.runs.schema import Check, Entry, entry, integer, one_of, optional, t
 
 log = logging.getLogger(__name__)
 
-# Of the unpacked files: gzip's output differs between those who packed them.
+# Of the unpacked files: gzip's output differs between compressors.
 _MNIST = {
     "train-images-idx3-ubyte": "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -104,7 +104,7 @@ class FashionMnist:
 class Cifar10:
     """Photographs (A. Krizhevsky, 2009), 50 000 + 10 000 of 3 × 32 × 32, colour planes one after another.
 
-    Of the published forms this is the one without pickles: records of a label byte and 3072 pixels.
+    The published form without pickles: records of a label byte and 3072 pixels.
     """
 
     path: str | None
@@ -148,7 +148,7 @@ class Npz:
 
 
 COMMON: dict[str, Check] = {"holdout": integer(ge=0), "holdout_seed": integer(ge=0)}
-"""What every dataset can be asked: ``holdout`` training examples become the validation set."""
+"""Options of every dataset: ``holdout`` training examples become the validation set."""
 
 DATASETS: dict[str, Entry[Source]] = {
     "mnist": entry(Mnist, **COMMON),
@@ -172,7 +172,7 @@ def _download(base: str, file: str, folder: str, checksum: str | None = None) ->
     import pooch
 
     log.info("downloading %s%s", base, file)
-    pooch.get_logger().setLevel(logging.WARNING)  # it would advise the user about our arguments
+    pooch.get_logger().setLevel(logging.WARNING)  # its advice is about our arguments, not the user's
     try:
         return Path(pooch.retrieve(base + file, checksum, fname=file, path=folder))
     except (OSError, ValueError) as error:
@@ -186,7 +186,7 @@ def _file_checksums(folder: str, files: Iterable[str]) -> dict[str, str]:
 
 
 def _file_sha256(path: Path) -> str:
-    """``sha256:…``; computed anew only when the file looks changed."""
+    """``sha256:…``; computed again only if the file looks changed."""
     stat = path.stat()
     if not path.is_file():
         raise OSError(f"{path} is not a file")

@@ -1,18 +1,18 @@
-"""What a network's training is measured by: the columns of its metrics.csv, and the steps of its steps.csv."""
+"""A network's metrics: the columns of metrics.csv and steps.csv."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 WINDOW = 50
-"""Batches of a window: the report's tables are extremes over such means (6 an epoch of 300 batches)."""
+"""Batches of a window: the course report's tables are extremes over such means (6 an epoch of 300 batches)."""
 
 
 class Epoch(NamedTuple):
     """Losses are means per image, accuracies in percent, times in seconds.
 
     ``train_*`` are running means over the epoch's batches unless ``eval_train=full``; ``valid_*`` are the test set's,
-    as in the report, unless the data bring a validation split. ``seconds`` is training alone.
+    as in the course report, unless the data have a validation split. ``seconds`` is training alone.
     """
 
     epoch: int
@@ -37,7 +37,7 @@ def windows(batches: Sequence[tuple[float, int, int]]) -> list[Window]:
     """The windows of an epoch.
 
     Args:
-        batches: summed loss, how many were right, and images, of each batch in order.
+        batches: summed loss, number of correct images, and images, of each batch in order.
     """
     found = []
     for start in range(0, len(batches), WINDOW):

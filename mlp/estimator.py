@@ -1,4 +1,4 @@
-"""A run's network as a scikit-learn estimator, trained on arrays in memory: the same numbers, and no files."""
+"""A run's network as a scikit-learn estimator, trained on arrays in memory: the same numbers, without files."""
 
 import contextlib
 from collections.abc import Sequence
@@ -29,24 +29,24 @@ try:
 except ImportError as error:
     raise ImportError(f"{error}; {extras.install('sklearn')}") from None
 
-_KINDS = [np.float32, np.float64, np.uint8]  # what is none of these becomes the first
+_KINDS = [np.float32, np.float64, np.uint8]  # other dtypes become the first
 
 
 @final
 class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A multi-layer perceptron in scikit-learn's conventions.
 
-    With a whole ``random_state`` and the same data, ``fit`` comes to the same weights as ``python -m mlp.train`` with
+    With a whole ``random_state`` and the same data, ``fit`` gives the same weights as ``mlp-train`` with
     that seed, on the same BLAS and number of threads.
 
     Args:
         hidden: widths of the hidden layers.
         activ, loss, optim, lr, wd, mo, bsz, epochs, dtype: the command line's keys of these names.
-        random_state: the seed. None draws another for each fit, a RandomState is drawn from.
-        words: for all other keys, as on the command line: ``("activ.approximate=none", "model.init_std=0.1")``.
+        random_state: the seed. None uses another one for each fit; a RandomState is drawn from.
+        words: for other settings, as on the command line: ``("activ.approximate=none", "model.init_std=0.1")``.
 
     Attributes:
-        classes_: (n_classes,) what ``y`` holds, sorted.
+        classes_: (n_classes,) the classes in ``y``, sorted.
         n_features_in_: features that ``fit`` saw.
         n_iter_: epochs.
         loss_curve_: (epochs,) running mean of the training loss in each epoch.
@@ -84,10 +84,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.words = words
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "NetworkClassifier":  # noqa: N803
-        """Train anew.
+        """Train from scratch.
 
         Args:
-            X: (n, features); uint8 is scaled as pixels are, to (x − 128) / 255, and anything else used as it is.
+            X: (n, features); uint8 is scaled as pixels are, to (x − 128) / 255, other dtypes are used as they are.
             y: (n,) classes, of any kind.
 
         Raises:
@@ -99,10 +99,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.classes_, labels = np.unique(y, return_inverse=True)
         rows = np.arange(len(x))
         train = Split(x, labels.astype(np.intp), rows, find_ink(x))
-        first = Split(x, train.y[:1], rows[:1])  # what an epoch measures at its end is not wanted here
+        first = Split(x, train.y[:1], rows[:1])  # the evaluation at the end of an epoch is not needed
         config = self._config()
         dataset = Dataset(train, first, first, len(self.classes_), x.shape[1], {})
-        with (  # as a run has it
+        with (  # as in a run
             threadpool_limits(1, user_api="blas"),
             contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,
         ):
@@ -113,12 +113,12 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """(n, n_classes) logits; of two classes (n,), the second's advantage."""
+        """(n, n_classes) logits; for two classes (n,), the second's minus the first's."""
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """(n, n_classes) softmax of the logits: probabilities if the loss is cross entropy, else mere scores."""
+        """(n, n_classes) softmax of the logits: probabilities if the loss is cross entropy, otherwise scores."""
         return Softmax().forward(self._logits(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:  # noqa: N803
@@ -133,7 +133,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return forward(network, x, network.theta.dtype)
 
     def _config(self) -> RunConfig:
-        """A whole configuration; what this estimator has no parameter for is as in conf/."""
+        """A whole configuration; settings without a parameter here have conf/'s defaults."""
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)

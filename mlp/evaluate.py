@@ -1,7 +1,7 @@
-"""``python -m mlp.evaluate RUN [data=NAME …]``: how a trained network does on a test set, class by class.
+"""``python -m mlp.evaluate RUN [data=NAME …]``: evaluate a trained network on a test set, class by class.
 
 evaluate     Model, Dataset → Evaluation
-choose_data  the run's own dataset, or the one that Hydra's words name
+choose_data  the run's own dataset, or the one named by overrides
 """
 
 if __name__ == "__main__":
@@ -39,7 +39,7 @@ from sweeps.runs.metrics import Row
 @final
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a network makes of a test set of n images.
+    """A network's outputs on a test set of n images.
 
     Attributes:
         labels: (n,) the true classes.
@@ -64,14 +64,14 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> NDArray[np.intp]:
-        """(classes, classes): how many images of class ``row`` were taken for class ``column``."""
+        """(classes, classes): how many images of class ``row`` were predicted as class ``column``."""
         classes = self.logits.shape[1]
         counts = np.bincount(self.labels * classes + self.predicted, minlength=classes**2)
         return counts.reshape(classes, classes)
 
     @property
     def by_class(self) -> dict[str, NDArray[Any]]:
-        """``precision``, ``recall``, ``f1`` (0 to 1, NaN where nothing is divided) and ``images`` of each class."""
+        """``precision``, ``recall``, ``f1`` (0 to 1, NaN where the denominator is 0) and ``images`` of each class."""
         right, shown, said = self.confusion.diagonal(), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         with np.errstate(invalid="ignore"):
             return {
@@ -83,7 +83,7 @@ class Evaluation:
 
 
 def evaluate(model: Model, dataset: Dataset) -> Evaluation:
-    """The network on the test set, block by block as training evaluates: accuracy and loss are its, bit for bit.
+    """The network on the test set, in training's blocks: accuracy and loss are the recorded ones, bit for bit.
 
     Raises:
         InputError: the dataset's images or classes are not the network's.
@@ -103,7 +103,7 @@ def evaluate(model: Model, dataset: Dataset) -> Evaluation:
     loss = LOSSES[chosen["name"]].build(**{key: value for key, value in chosen.items() if key != "name"})
     total = 0.0
     for start in range(0, len(test), ROWS):
-        block = logits[start : start + ROWS].copy(order="F")  # in memory as the network has it: same sums, to the bit
+        block = logits[start : start + ROWS].copy(order="F")  # the network's memory order: the same sums, bit for bit
         total += loss.forward(block, test.y[start : start + ROWS])
     return Evaluation(test.y, logits, total / len(test))
 
@@ -112,7 +112,7 @@ def choose_data(model: Model, words: Sequence[str] = ()) -> tuple[Choice, Datase
     """The run's own dataset, or another: ``("data=npz", "data.path=mine.npz")``.
 
     Raises:
-        InputError: a word is not about data, or the data cannot be used.
+        InputError: an override is not about data, or the data cannot be used.
     """
     from hydra.errors import HydraException
     from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -129,20 +129,20 @@ def choose_data(model: Model, words: Sequence[str] = ()) -> tuple[Choice, Datase
     try:
         chosen = compose(*words).data
     except MissingMandatoryValue:
-        raise InputError("data.path", "???", "is missing; a run knows its data by checksum alone") from None
+        raise InputError("data.path", "???", "is missing; a run records only the checksum of its data") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError("arguments", " ".join(words), str(error).splitlines()[0]) from None
     return chosen, data.load(chosen.name, chosen.options)
 
 
 def recorded(model: Model) -> Row | None:
-    """The row of metrics.csv of the epoch that the model is at; None if there is none."""
+    """The row of metrics.csv for the model's epoch; None if there is none."""
     rows = model.run.read_metrics()
     return rows[model.epoch - 1] if 0 < model.epoch <= len(rows) else None
 
 
 def folder(model: Model, out: Path) -> Path:
-    """Where evaluations of this run are kept: in its own results tree, or in ``out`` if it lies in none.
+    """Where evaluations of this run are kept: in its results tree, or in ``out`` if it is outside one.
 
     Raises:
         InputError: it is a symbolic link.
@@ -152,7 +152,7 @@ def folder(model: Model, out: Path) -> Path:
 
 
 def stem(choice: Choice, dataset: Dataset) -> str:
-    """What files about a dataset are named by; of files of the user's, by their checksums too."""
+    """The name of files about a dataset; for the user's files it includes their checksums."""
     given = choice.options.get("path") is not None
     return f"{choice.name}-{digest(dataset.checksums)[:6]}" if given else choice.name
 
@@ -161,7 +161,7 @@ def main() -> None:
     """The command line; see :func:`sweeps.runs.command.run` for the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mlp.evaluate",
-        description="How a trained network does on the test set of its own data, or of others.",
+        description="Evaluate a trained network on the test set of its own data, or of others.",
     )
     parser.add_argument("run", metavar="RUN", help="id, its beginning, or a path")
     parser.add_argument("words", metavar="data=NAME data.KEY=VALUE", nargs="*", help="other data than the run's own")

@@ -29,18 +29,18 @@ def to_onnx(model: Model, pixels: bool | None = None) -> bytes:
     float32, whatever the run's dtype. The run's id, epoch and identity are in the metadata.
 
     Args:
-        pixels: whether the input is uint8 or float32; only a run on data=npz must be told.
+        pixels: whether the input is uint8 or float32; needed only for a run on data=npz.
 
     Raises:
-        InputError: onnx is not installed, or it is not known what the network was trained on.
+        InputError: onnx is not installed, or ``pixels`` is needed and missing.
     """
     onnx = extras.load("onnx", extra="onnx", field="--to", value="onnx")
     helper, tensor = onnx.helper, onnx.TensorProto
     pixels = model.on_pixels if pixels is None else pixels
     if pixels is None:
-        raise InputError("--input", "", "must be uint8 or float32, for a run does not tell what data=npz holds")
+        raise InputError("--input", "", "must be uint8 or float32, since the run does not record the type of data=npz")
     if model.on_pixels and not pixels:
-        raise InputError("--input", "float32", "must be uint8, on which this run was trained")
+        raise InputError("--input", "float32", "must be uint8, since this run was trained on it")
 
     constants: dict[str, Any] = {name: array.astype(np.float32) for name, array in model.parameters.items()}
     nodes, x = [], "images"
@@ -84,7 +84,7 @@ def to_safetensors(model: Model, pixels: bool | None = None) -> bytes:
     """``W1`` (fan_in, fan_out), ``b1`` (fan_out,), … in the run's dtype; its id, epoch and identity in the metadata.
 
     Args:
-        pixels: has no meaning here and must be None.
+        pixels: not used here; must be None.
 
     Raises:
         InputError: safetensors is not installed.
@@ -107,7 +107,7 @@ def main() -> None:
     """The command line; see :func:`sweeps.runs.command.run` for the exit status."""
     parser = argparse.ArgumentParser(prog="python -m mlp.export", description="A trained network for other programs.")
     parser.add_argument("run", metavar="RUN", help="id, its beginning, or a path")
-    parser.add_argument("file", metavar="FILE", type=Path, help="is replaced if it is there")
+    parser.add_argument("file", metavar="FILE", type=Path, help="replaced if it exists")
     parser.add_argument("--to", choices=FORMATS, required=True)
     parser.add_argument("--input", choices=("uint8", "float32"), help="of the graph, for a run on data=npz")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="results tree (outputs)")

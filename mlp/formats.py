@@ -1,6 +1,6 @@
-"""The files that datasets come in (IDX, CIFAR-10's records, .npz), and the one form that all are brought into.
+"""The files that datasets come in (IDX, CIFAR-10's records, .npz), and the common form that they are converted to.
 
-No parser believes a size before it has seen the bytes; :func:`blame` turns whatever it raises into an InputError.
+No parser believes a size before it has seen the bytes; :func:`blame` turns its exceptions into an InputError.
 """
 
 import gzip
@@ -28,12 +28,12 @@ _VALID = ("x_valid", "y_valid")
 _MAX_CLASSES = 2**16
 
 UNREADABLE = (*npy.UNREADABLE, struct.error, tarfile.TarError)
-"""Whatever the bytes of a file can make its parser raise."""
+"""What a parser can raise on damaged bytes."""
 
 
 @contextmanager
 def blame(field: str, value: str, advice: str = "") -> Iterator[None]:
-    """Turn what goes wrong inside into an InputError about the value of ``field``."""
+    """Turn exceptions inside into an InputError about ``field``."""
     try:
         yield
     except InputError:
@@ -43,7 +43,7 @@ def blame(field: str, value: str, advice: str = "") -> Iterator[None]:
 
 
 def canonical(raw: Mapping[str, NDArray[Any]], classes: int | None) -> Arrays:
-    """Flatten, bring to native byte order, and check what the rest of the program relies on."""
+    """Flatten, convert to native byte order, and check what the rest of the program relies on."""
     arrays: Arrays = {}
     for key, array in raw.items():
         if key.startswith("x"):
@@ -98,7 +98,7 @@ IDX_FILES = {
 
 
 def read_idx_files(folder: Path, known: Mapping[str, str] | None = None) -> Arrays:
-    """The four files of MNIST's format, plain or gzipped; checked against ``known`` checksums if there are any."""
+    """The four files of MNIST's format, plain or gzipped; compared with ``known`` checksums if given."""
     paths = {key: find(folder, file) for key, file in IDX_FILES.items()}
     return {
         key: _read_idx(path, 3 if key.startswith("x") else 1, known[IDX_FILES[key]] if known else None)
@@ -170,7 +170,7 @@ def _from_records(records: Mapping[str, NDArray[np.uint8]]) -> Arrays:
 
 
 def read_npz(path: Path) -> Arrays:
-    """The arrays that it must hold, and those of a validation set if it holds one; any other is left alone."""
+    """The required arrays, and those of a validation set if there is one; others are ignored."""
     if not zipfile.is_zipfile(path):
         raise ValueError("is not an .npz file, or is cut short; write it with np.savez")
     with path.open("rb") as file, npy.opened_npz(file, path.stat().st_size) as archive:
@@ -200,7 +200,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _read_at_most(stream: IO[bytes], size: int) -> bytes:
-    """Like ``stream.read(size)``, but piece by piece: that would allocate ``size``, which may be a header's lie."""
+    """Like ``stream.read(size)``, but in pieces, since ``size`` may come from a false header."""
     pieces = bytearray()
     while len(pieces) < size and (piece := stream.read(min(size - len(pieces), 2**20))):
         pieces += piece

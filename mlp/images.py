@@ -1,4 +1,4 @@
-"""Image files made into what a network was trained on.
+"""Convert image files to the form that a network was trained on.
 
 A digit is brought into MNIST's form: light on dark, cropped, fitted into 20 × 20 with its proportions kept, its centre
 of mass on pixel (14, 14) of 28 × 28 (LeCun et al., 1998); most of MNIST's own images come back bit for bit. Articles
@@ -39,11 +39,11 @@ def prepare(path: Path, data: str) -> Pixels:
 
 
 class _Blank(Exception):
-    """There is nothing to see."""
+    """The image is blank."""
 
 
 def _open(path: Path) -> Image.Image:
-    """Decoded, upright, RGB or RGBA, and not much larger than it need be."""
+    """Decoded, upright, RGB or RGBA, and not much larger than needed."""
     shown = str(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -61,14 +61,14 @@ def _open(path: Path) -> Image.Image:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError("image", shown, f"is no image of a kind that is read: {', '.join(_FORMATS)}") from None
-    except Exception as error:  # decoders raise whatever their libraries do: OSError, SyntaxError, struct.error, …
+        raise InputError("image", shown, f"is not an image in a supported format: {', '.join(_FORMATS)}") from None
+    except Exception as error:  # decoders raise what their libraries do: OSError, SyntaxError, struct.error, …
         reason = getattr(error, "strerror", None) or error or type(error).__name__
         raise InputError("image", shown, f"cannot be read: {reason}") from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """RGBA where something is transparent, else RGB; of 16 bits and more the range that is used."""
+    """RGBA if something is transparent, else RGB; more than 8 bits are scaled by the range in use."""
     if image.mode.startswith(("I", "F")):
         grey = np.nan_to_num(np.asarray(image, float))
         grey = (grey - grey.min()) * (255 / max(np.ptp(grey), 1e-9))
@@ -89,7 +89,7 @@ def _digit(image: Image.Image) -> Pixels:
 
 
 def _article(image: Image.Image) -> Pixels:
-    """Fashion-MNIST's form: as large as it can be, in the middle."""
+    """Fashion-MNIST's form: as large as possible, in the middle."""
     small = _fit(_ink(image), 28)
     return _paste(small, (28 - small.shape[0]) // 2, (28 - small.shape[1]) // 2)
 

@@ -13,7 +13,7 @@ to multiply beyond its steps::
             │               │
       batch └───────────────┘
 
-x = (P − 128) / 255, with the pixels P (DESIGN §5), is not 0 where P is. So image 0 is one more, of −128 everywhere,
+x = (P − 128) / 255, with the pixels P, is not 0 where P is. So image 0 is one more, of −128 everywhere,
 that stands for the − 128 of all the others::
 
     x W  = (P W − 128·Σ_j W_j) / 255      its product is added to theirs, as the bias is
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from mlp.activations import Floats, Workspace
 
 _PARTS = (1.0, 0.5, 0.15)
-"""Of a batch, that a step has. Two steps leave 2 to 8 % more of the products' time, four at most 1 % less."""
+"""Steps of the staircase. Two steps leave 2 to 8 % more of the products' time, four at most 1 % less."""
 
 _WORTHWHILE = 0.9
 """Mean extent, as a part of all features, up to which there is something to gain."""
@@ -70,12 +70,12 @@ class InkedBatch(NamedTuple):
 
 
 def find_ink(x: NDArray[Any]) -> Ink | None:
-    """The ink of images x, (N, d); None if they have no blanks to speak of, or are no pixels."""
+    """The ink of images x, (N, d); None if they have few blanks, or are not pixels."""
     if x.dtype != np.uint8:
         return None
     order = np.argsort(-np.count_nonzero(x, axis=0), kind="stable")
     x = x[:, order]
-    extents = len(order) - (x[:, ::-1] > 0).argmax(axis=1)  # a blank image's is d, for argmax says 0
+    extents = len(order) - (x[:, ::-1] > 0).argmax(axis=1)  # for a blank image argmax is 0, so its extent is d
     return Ink(x, extents, order, np.argsort(order)) if extents.mean() <= _WORTHWHILE * len(order) else None
 
 
@@ -92,7 +92,7 @@ def staircase(extents: NDArray[np.intp], features: int) -> list[Step]:
 
 
 class InkedProduct:
-    """The products of a layer with such batches, in memory of its own; weights are in the order of the ink."""
+    """The products of a layer with such batches, in its own memory; weights are in the order of the ink."""
 
     def __init__(self) -> None:
         self._z, self._part = Workspace(), Workspace()

@@ -1,4 +1,4 @@
-"""Layers: an affine map over views of the network's flat parameter vector, and softmax as a layer of its own."""
+"""Layers: an affine map over views of the network's flat parameter vector, and a softmax layer."""
 
 from typing import Literal
 
@@ -55,16 +55,16 @@ class Linear:
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
     def input_gradient(self, delta: Floats, out: Floats | None = None) -> Floats:
-        """∂L/∂x, (batch, fan_in), from the same delta; the first layer has no use for it."""
+        """∂L/∂x, (batch, fan_in), from the same delta; not needed for the first layer."""
         if out is None:
             out = self._dx.rows(len(delta), len(self.weight), delta.dtype)
         return np.matmul(delta, self.weight.T, out=out)
 
 
 class Softmax:
-    """s_k = e^{z_k} / Σ_j e^{z_j} along the rows, as a layer of its own (report §2.3).
+    """s_k = e^{z_k} / Σ_j e^{z_j} along the rows (course report §2.3).
 
-    The report says that its backward pass is much like sigmoid's; the Jacobian is not diagonal, though:
+    The course report says that its backward pass is like sigmoid's, but the Jacobian is not diagonal:
     ∂s_i/∂z_j = s_i (δ_ij − s_j), and ``backward`` multiplies by all of it. Cross entropy does not use
     this layer (:class:`mlp.losses.CrossEntropy` contains a stable softmax of its own).
     """

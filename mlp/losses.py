@@ -1,4 +1,4 @@
-"""Loss functions, each with its gradient at its side, by name in :data:`LOSSES`.
+"""Loss functions, each beside its gradient, by name in :data:`LOSSES`.
 
 ``forward(logits, labels)`` returns the sum over the batch (the caller divides: a mean over an epoch is
 then right for a short last batch too) and may overwrite the logits; ``backward(scale)`` returns ``scale`` times
@@ -54,7 +54,7 @@ class CrossEntropy:
 
 
 class Euclidean:
-    """½ Σ_k (z_k − t_k)² on the raw outputs, t the one-hot target (report's "EuclideanLoss")."""
+    """½ Σ_k (z_k − t_k)² on the raw outputs, t the one-hot target (the course report's "EuclideanLoss")."""
 
     def __init__(self) -> None:
         self._difference: Floats = np.empty(0)
@@ -74,7 +74,7 @@ class Euclidean:
 class Hinge:
     """Σ_{k≠t} max(0, Δ + z_k − z_t), the multi-class hinge of Weston & Watkins (1999) with margin Δ.
 
-    The report leaves Δ unsaid; 0.05 gives its loss of 0.0041 where 0.5 would give 0.038.
+    The course report does not say Δ; 0.05 gives its loss of 0.0041 where 0.5 would give 0.038.
     """
 
     def __init__(self, *, margin: float) -> None:

@@ -21,21 +21,21 @@ from sweeps.runs.errors import DamagedRun, InputError, Pruned, printable
 from sweeps.runs.reading import brief, find, read_identity
 from sweeps.runs.status import State
 
-ROWS = 1000  # as many as the trainer evaluates at once, so that logits, accuracies and losses are its, bit for bit
+ROWS = 1000  # as many as the trainer evaluates at once: the same logits and losses, bit for bit
 _PIXELS = ("mnist", "fashion_mnist", "cifar10")  # datasets of uint8
 _FARTHEST = 128 / 255  # of a scaled pixel from 0
 
 
 @final
 class Model:
-    """A network with the parameters of a run's last checkpoint.
+    """A trained network, with the parameters of a run's last checkpoint.
 
     Attributes:
-        run: where it is from.
+        run: its directory.
         identity: everything that decided its parameters, as in config.yaml.
         epoch: how many epochs trained them.
         state: of the run when it was loaded, e.g. finished or interrupted.
-        classes: how many there are; a class is a label of the training data, 0 to classes − 1.
+        classes: number of classes; a class is a label of the training data, 0 to classes − 1.
         features: numbers in an image, e.g. 784.
         parameters: ``W1`` (features, fan_out), ``b1`` (fan_out,), ``W2``, …, read-only.
     """
@@ -49,7 +49,7 @@ class Model:
         epoch: int,
         state: State,
     ) -> None:
-        """Raises InputError if the identity, DamagedRun if the parameters are not such a network's."""
+        """Raises InputError for the identity, and DamagedRun for parameters that do not fit it."""
         parts = network_parts(identity)
         activation, self._dtype = parts["activ"], np.dtype(parts["dtype"])
         shapes = [array.shape for array in parameters.values()]
@@ -71,7 +71,7 @@ class Model:
 
     @property
     def on_pixels(self) -> bool | None:
-        """Whether uint8 pixels trained it; None where config.yaml does not tell (data=npz)."""
+        """Whether it was trained on uint8 pixels; None if config.yaml does not say (data=npz)."""
         return True if self.identity["data"]["name"] in _PIXELS else None
 
     def logits(self, images: ArrayLike) -> Floats:
@@ -82,12 +82,12 @@ class Model:
                 in training, to (pixel − 128) / 255; floats are used as they are, so must be scaled like that already.
 
         Raises:
-            InputError: the shape, the type or the range is not such images'.
+            InputError: wrong shape, type or range.
         """
         return forward(self._network, self._flat(images), self._dtype)
 
     def predict_proba(self, images: ArrayLike) -> Floats:
-        """Softmax of the logits, (n, classes): probabilities if the loss was cross entropy, else mere scores."""
+        """Softmax of the logits, (n, classes): probabilities if the loss was cross entropy, otherwise scores."""
         return Softmax().forward(self.logits(images))
 
     def predict(self, images: ArrayLike) -> NDArray[np.intp]:
@@ -119,14 +119,14 @@ class Model:
 
 
 def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
-    """The network of a run, as of its last checkpoint; a run that is not finished is as good as its ``epoch`` says.
+    """The network of a run, from its last checkpoint, also of an unfinished run; see ``epoch``.
 
     Args:
-        run: its id or the beginning of it, looked for in ``out``; or its directory.
+        run: its id, or the beginning of its id, in ``out``; or its directory.
         out: the results tree.
 
     Raises:
-        InputError: there is no such run, it has no epoch behind it, or its checkpoint was removed.
+        InputError: there is no such run, it has completed no epoch, or its checkpoint was removed.
         DamagedRun: a file cannot be read, or is not what it should be.
     """
     if not isinstance(run, RunDir):
@@ -150,11 +150,11 @@ def load(run: str | Path | RunDir, out: str | Path = "outputs") -> Model:
 
 
 def read_parameters(path: Path) -> tuple[dict[str, NDArray[Any]], int]:
-    """``{"W1": …, "b1": …, "W2": …}`` and the number of epochs that made them; nothing in the file is believed.
+    """``{"W1": …, "b1": …, "W2": …}`` and their number of epochs; everything in the file is checked.
 
     Raises:
         FileNotFoundError: there is none yet.
-        DamagedRun: it is damaged, or no network's.
+        DamagedRun: it is damaged, or not a network's.
     """
     tree, history = checkpoint.load(path)
     try:
@@ -165,7 +165,7 @@ def read_parameters(path: Path) -> tuple[dict[str, NDArray[Any]], int]:
 
 
 def network_of(parameters: Mapping[str, NDArray[Any]], activ: Choice, dtype: str) -> Network:
-    """A network of its own with these parameters: ``W1`` (fan_in, fan_out), ``b1`` (fan_out,), ``W2``, …"""
+    """A new network with these parameters: ``W1`` (fan_in, fan_out), ``b1`` (fan_out,), ``W2``, …"""
     weights = [array for array in parameters.values() if array.ndim == 2]
     sizes = [weights[0].shape[0], *(weight.shape[1] for weight in weights)]
     network = Network(sizes, lambda: ACTIVATIONS[activ.name].build(**activ.options), dtype=dtype)

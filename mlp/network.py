@@ -59,7 +59,7 @@ class Network:
         self.activations = [activation() for _ in shapes[1:]]
 
     def initialize(self, rng: np.random.Generator, *, std: float) -> None:
-        """Weights N(0, std²), biases 0 (report §2). Both dtypes start from the same draws."""
+        """Weights N(0, std²), biases 0 (course report §2). Both dtypes start from the same draws."""
         for linear in self.linears:
             linear.weight[:] = rng.standard_normal(linear.weight.shape) * std
             linear.bias[:] = 0

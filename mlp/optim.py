@@ -1,8 +1,8 @@
 """Optimizers over the flat parameter vector, by name in :data:`OPTIMIZERS`.
 
-Conventions differ between libraries, so ours are written out. ``grad`` is ``gradient_scale`` times the gradient of
-the mean loss: SGD wants lr·∂L/∂W, which the loss gives for nothing (see :mod:`mlp.losses`).
-Weight decay acts on weights and biases alike, as in the report. A step is ``advance``, then ``update`` for all parts
+Conventions differ between libraries; these are ours. ``grad`` is ``gradient_scale`` times the gradient of
+the mean loss: SGD needs lr·∂L/∂W, which the loss computes at no cost (see :mod:`mlp.losses`).
+Weight decay acts on weights and biases, as in the course report. A step is ``advance``, then ``update`` for all parts
 of the vectors: every element is updated by itself, so several processes may take a part each, if ``state`` is made of
 ``zeros`` that all of them see.
 """
@@ -24,14 +24,14 @@ class Optimizer(Protocol):
     state: dict[str, Floats]
 
     def advance(self) -> None:
-        """What a step does once."""
+        """The part of a step that happens once."""
 
     def update(self, part: slice, grad: Floats) -> None:
         """Move this part of ``theta`` along its ``grad``, which may be overwritten."""
 
 
 class SGD:
-    """Stochastic gradient descent with momentum (the report's).
+    """Stochastic gradient descent with momentum (the course report's).
 
     v ← mo·v + (∂L/∂W + wd·W)
     W ← W − lr·v

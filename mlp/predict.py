@@ -1,4 +1,4 @@
-"""``python -m mlp.predict RUN IMAGE …``: what a trained network sees in image files."""
+"""``python -m mlp.predict RUN IMAGE …``: classify image files with a trained network."""
 
 import argparse
 import json
@@ -16,12 +16,12 @@ def main() -> None:
     """The command line; see :func:`sweeps.runs.command.run` for the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m mlp.predict",
-        description="What a trained network sees in image files, dark on light or light on dark, of any size.",
+        description="Classify image files of any size with a trained network, dark on light or light on dark.",
     )
     parser.add_argument("run", metavar="RUN", help="id, its beginning, or a path")
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="results tree (outputs)")
-    parser.add_argument("--json", action="store_true", help="in full precision, for programs")
+    parser.add_argument("--json", action="store_true", help="full precision, for programs")
     sys.exit(command.run(lambda: _predict(parser.parse_args())))
 
 

@@ -1,7 +1,7 @@
 """What a training curve does not show: how gradients flow back through a network, and where its units saturate.
 
-After an epoch a fixed batch of training images goes forward and backward through a copy of the network, so that the
-training itself is not touched: with and without, the parameters come out the same bit for bit.
+After an epoch a fixed batch of training images goes forward and backward through a copy of the network, so that
+training is not affected: the parameters are the same bit for bit, with and without.
 """
 
 import numpy as np
@@ -14,11 +14,11 @@ from mlp.network import Network
 from mlp.stats import LayerStats
 
 _IMAGES = 1000
-SATURATED = 0.0177  # σ'(4): report §4 calls a sigmoid saturated beyond |z| = 4; tanh falls below beyond |z| ≈ 2.7
+SATURATED = 0.0177  # σ'(4): course report §4: a sigmoid is saturated beyond |z| = 4; tanh falls below beyond |z| ≈ 2.7
 
 
 class Probe:
-    """Measures networks of one configuration on the same images, evenly spaced in the training set."""
+    """Measures networks of one configuration on fixed images, evenly spaced in the training set."""
 
     def __init__(self, config: RunConfig, dataset: Dataset) -> None:
         activation = ACTIVATIONS[config.activ.name]

@@ -25,7 +25,7 @@ class LayerStats(NamedTuple):
     delta_rms: float  # of ∂l/∂z, l the loss of one image and z the layer's output before its activation
     slope: float  # mean of |a'(z)| over units and images
     saturated: float  # share of units × images with |a'(z)| < mlp.probe.SATURATED; for ReLU, of activations at 0
-    dead: float  # share of units for which that is so on every image
+    dead: float  # share of units that are saturated on every image
     spread: float  # rms over units of a(z)'s standard deviation over the images: what tells images apart
 
 

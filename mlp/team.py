@@ -1,6 +1,6 @@
-"""Processes that train one network together, each with a share of its units, of every batch and of its parameters.
+"""Worker processes that train one network, each with a share of its units, batches and parameters.
 
-Threads would meet at the interpreter's lock after every NumPy call, some 30 µs each time; a BLAS's own threads wait for
+Threads would contend for the GIL after every NumPy call, about 30 µs each time; a BLAS's own threads wait for
 one another by spinning, so that a product of a millisecond takes ten as soon as another process takes one of the cores.
 """
 
@@ -20,10 +20,10 @@ from numpy.typing import DTypeLike, NDArray
 from sweeps.runs.errors import InputError
 
 _SPINS = 1000
-"""Looks, of 0.1 µs each, before who waits goes to sleep: to be woken takes 50 µs, and shares end at nearly one time."""
+"""Spin iterations (0.1 µs each) before blocking: a wake-up costs 50 µs, and members end at nearly the same time."""
 
 _ALONE = 0.5
-"""Seconds of sleep after which who waits makes sure that the other is still there."""
+"""Seconds of blocking after which to check that the other process is alive."""
 
 
 class Zeros(Protocol):
@@ -41,8 +41,8 @@ def share(count: int, size: int, member: int) -> slice:
 class Team:
     """This process, member 0, and helpers forked from it, which die with it. ``close`` it when done.
 
-    What they are to see of one another has to be in memory from ``zeros``, asked for before ``begin``; all else of a
-    helper is a copy as of then. Helpers touch no file, no network and no lock but the team's own.
+    Shared data must be in memory from ``zeros``, requested before ``begin``; helpers have copies of everything else.
+    Helpers touch no file, no network and no lock but the team's own.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -53,7 +53,7 @@ class Team:
         self._number = self.zeros(1, np.intp)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array that all members see. It has no name, so nothing of it can be left behind."""
+        """An array that all members see. It has no name, so a crash leaves nothing behind."""
         array = np.zeros(shape, dtype)
         return array if self.size == 1 else np.frombuffer(mmap.mmap(-1, array.nbytes), dtype).reshape(shape)
 
@@ -61,7 +61,7 @@ class Team:
         """Fork the helpers, which know these tasks; a task is called with the number of the member.
 
         Raises:
-            InputError: there can be none here, e.g. where /dev/shm cannot be written.
+            InputError: shared memory is not available, e.g. /dev/shm cannot be written.
         """
         self._tasks = tasks
         try:
@@ -76,7 +76,7 @@ class Team:
         """Let every member do the task at once; returns when all have.
 
         Raises:
-            ChildProcessError: a helper has died, e.g. for want of memory.
+            ChildProcessError: a helper has died, e.g. out of memory.
         """
         if not self._helpers:
             task(0)
@@ -91,7 +91,7 @@ class Team:
                 helper.wait()
 
     def close(self) -> None:
-        """End the helpers; the team is of no use afterwards."""
+        """End the helpers; the team cannot be used afterwards."""
         for helper in self._helpers:
             helper.kill()
 
@@ -117,9 +117,9 @@ class _Helper:
                 os._exit(1)
 
     def _serve(self, member: int, perform: Callable[[int], None], parent: int) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):  # they come to the caller as well, which knows what to do
+        for signum in (signal.SIGINT, signal.SIGTERM):  # the caller gets them, too, and handles them
             signal.signal(signum, signal.SIG_IGN)
-        os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # locks and pipes of the caller's must not outlive it
+        os.closerange(0, os.sysconf("SC_OPEN_MAX"))  # the caller's locks and pipes must not outlive it
         np.seterr(all="ignore")  # the trainer looks for what is not finite
         while True:
             _acquire(self.begun, lambda: None if os.getppid() == parent else os._exit(0))
@@ -130,8 +130,8 @@ class _Helper:
         _acquire(self._done, self._check)
 
     def kill(self) -> None:
-        """It holds nothing that would have to be put in order."""
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has died before, or was waited for
+        """Kill it; it has nothing to clean up."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has died, or was waited for
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
 
@@ -139,7 +139,7 @@ class _Helper:
         with contextlib.suppress(ChildProcessError):
             if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
                 return
-        raise ChildProcessError(f"helper process {self._pid} has died; was there not enough memory?")
+        raise ChildProcessError(f"helper process {self._pid} has died; perhaps it ran out of memory")
 
 
 def _acquire(semaphore: Any, check: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
 """Seconds per epoch under stated conditions: one process, one thread, the nets in turn, several rounds.
 
-Ratios are taken within a round, where both nets met the same machine; :mod:`sweeps.judge.timing` reads the file.
+Ratios are taken within a round, where conditions are the same; :mod:`sweeps.judge.timing` reads the file.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from sweeps.runs.status import now
 def measure(out: Path, nets: Mapping[str, Sequence[str]], *, rounds: int = 25, steps: int = 30) -> Path:
     """Time networks and write ``<out>/timing.json``; eight of them take about a minute.
 
-    In each round every net trains ``steps`` batches, of which the first fifth only warms up; an epoch's time is the
-    median batch's times the batches of an epoch. Successive rounds begin with another net, lest one always come first.
+    In each round every net trains ``steps`` batches, of which the first fifth is warm-up; an epoch's time is the
+    median batch's times the batches of an epoch. Rounds begin with different nets, so that none is always first.
 
     Args:
         nets: the name of each, and the overrides that compose it.
 
     Raises:
-        InputError: ``rounds`` or ``steps`` is too small to say anything, there is no net, or ``out`` cannot be written.
+        InputError: ``rounds`` or ``steps`` is too small, there is no net, or ``out`` cannot be written.
     """
     integer(ge=2)("rounds", rounds)
     integer(ge=5)("steps", steps)

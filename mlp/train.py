@@ -1,4 +1,4 @@
-"""``python -m mlp.train``: compose a run's configuration from conf/ with Hydra, train it, exit with what came of it.
+"""``python -m mlp.train``: compose a run's configuration from conf/ with Hydra, train it, and exit with its status.
 
 Exit status: 0 finished or diverged (both are results), 1 failed, 2 unusable input, 130 / 143 interrupted by
 SIGINT / SIGTERM.

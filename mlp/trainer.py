@@ -1,4 +1,4 @@
-"""The training loop itself: mini-batches, evaluation, and what is measured in an epoch. No files, no signals."""
+"""The training loop: mini-batches, evaluation, and an epoch's metrics. No files, no signals."""
 
 import math
 import time
@@ -21,8 +21,8 @@ from mlp.team import Team, share
 from sweeps.runs.errors import Diverged
 
 _EVALUATION_ROWS = 1000  # a block's activations stay within a few MB
-_SHARED_ROWS = 50  # of a batch for each process, below which gradients cost more to add up than is gained
-_SHARED_WORK = 1_000_000  # multiply-adds of a step for each process, below which it does not pay to wait for the others
+_SHARED_ROWS = 50  # of a batch for each process, below which adding up gradients costs more than it gains
+_SHARED_WORK = 1_000_000  # multiply-adds of a step for each process, below which waiting costs more than it gains
 _PIECE = 32_768  # parameters that are updated at a time
 _INITIALIZATION = 0  # epochs count from 1, so 0 is free to seed the weights
 
@@ -42,9 +42,9 @@ class Trainer:
         self._batch_size = min(config.bsz, len(dataset.train))
         self._team = team = Team(_worthwhile(threads, self._batch_size, count))
         self.members = team.size
-        """Processes that it trains with."""
+        """Number of processes."""
         self.windows: list[Window] = []
-        """Of what was trained last."""
+        """Of the last epoch."""
         self.test_correct = team.zeros(len(dataset.test), np.bool_)
         """(images,) Whether each image of the test set was classified correctly when it was last evaluated."""
 
@@ -69,12 +69,12 @@ class Trainer:
         self._labels: Labels = np.empty(0, np.intp)
         self._evaluations: dict[int, Batches] = {}
 
-        # Members have units of the first layer to themselves, and rows of a batch in the others.
+        # Members own units of the first layer, and rows of a batch in the others.
         self._features, self._units = dataset.features, [share(sizes[1], team.size, k) for k in range(team.size)]
         self._first = [self._layer(theta, grad, units) for grad, units in zip(self._grads, self._units, strict=True)]
         self._z, self._delta = (team.zeros((self._batch_size, sizes[1]), self._dtype) for _ in range(2))
 
-        # What a member is told, and what it answers.
+        # Messages to and from members.
         self._index = team.zeros(self._batch_size, np.intp)
         self._count = team.zeros(1, np.intp)
         self._sums = team.zeros((team.size, 2), np.float64)
@@ -93,7 +93,7 @@ class Trainer:
         Raises:
             Diverged: a loss or a parameter became NaN or infinite.
         """
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence is looked for, and named
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # divergence is detected and reported
             start = time.perf_counter()
             data, size = self._dataset, len(self._dataset.train)
             try:
@@ -127,7 +127,7 @@ class Trainer:
         """A step on each batch of the training images at ``index``.
 
         Returns:
-            Their summed loss, and how many were right, measured on each batch before its update.
+            Their summed loss and the number of correct ones, measured on each batch before its update.
 
         Raises:
             Diverged: a loss became NaN or infinite.
@@ -152,7 +152,7 @@ class Trainer:
         return total, correct
 
     def _block(self, vector: Floats, units: slice) -> Floats:
-        """The part of a vector of parameters that has these units' weights and, in its last row, biases."""
+        """The part of a parameter vector with these units' weights and, in its last row, biases."""
         rows = self._features + 1
         return vector[rows * units.start : rows * units.stop].reshape(rows, -1)
 
@@ -162,9 +162,9 @@ class Trainer:
 
     @contextmanager
     def _training_layout(self) -> Iterator[None]:
-        """Meanwhile the first layer has its features in the order of the ink, and each member's units in one piece.
+        """In this context the first layer's features are in the order of the ink, and a member's units contiguous.
 
-        So has what the optimizer keeps of them. A piece stays in its core's cache.
+        So is the optimizer's state. A member's part stays in its core's cache.
         """
         ink, theta, units = self._dataset.train.ink, self.network.theta, self._units
         if ink is None and len(units) == 1:
@@ -185,7 +185,7 @@ class Trainer:
                 table[rows] = np.hstack([self._block(vector, part) for part in units])
 
     def _step(self, index: NDArray[np.intp]) -> tuple[float, int]:
-        """One update; summed loss and how many were right, before it."""
+        """One update; returns summed loss and number of correct images before it."""
         self._index[: len(index)] = index
         self._count[0] = len(index)
         self._team.run(self._enter)
@@ -198,7 +198,7 @@ class Trainer:
     def _enter(self, member: int) -> None:
         """The batch through the member's units of the first layer.
 
-        Each gathers all of the batch: to share that takes as long, by what one core has to fetch from the other.
+        Each gathers the whole batch: sharing takes as long, since a core must fetch what the other wrote.
         """
         x, self._labels = self._batches.take(self._index[: self._count[0]])
         self._first[member].forward(x, self._z[: len(self._labels), self._units[member]])
@@ -214,14 +214,14 @@ class Trainer:
         """The parameters of the member's units, and its part of the others by the sum of all gradients."""
         units, rows, total = self._units[member], self._features + 1, self._grads.shape[1]
         self._first[member].backward(self._delta[: len(self._labels), units])
-        alone = self.members == 1  # and then nothing has to be added up
+        alone = self.members == 1  # no gradients to add up
         start = total if alone else rows * self._units[-1].stop
         for part in _pieces(rows * units.start, total if alone else rows * units.stop):
             self.optimizer.update(part, self._grads[member, part])
 
         rest = share(total - start, self.members, member)
         for part in _pieces(start + rest.start, start + rest.stop):
-            grad = self._grads[member, part]  # its own, which is in its core's cache
+            grad = self._grads[member, part]  # the member's own, in its core's cache
             for other in range(self.members):
                 if other != member:
                     grad += self._grads[other, part]
@@ -233,7 +233,7 @@ class Trainer:
         self._sums[member] = self._measure_rows(split, share(len(split), self.members, member))
 
     def _measure_rows(self, split: Split, rows: slice) -> tuple[float, int]:
-        """Summed loss, and how many are right."""
+        """Summed loss, and number of correct images."""
         block = min(_EVALUATION_ROWS, len(split))
         batches = self._evaluations.get(id(split)) or Batches(split, block, self._dtype)
         self._evaluations[id(split)] = batches
@@ -249,8 +249,8 @@ class Trainer:
         return loss, correct
 
     def _measure(self, logits: Floats, labels: Labels, hits: NDArray[np.bool_] | None = None) -> tuple[float, int]:
-        """Summed loss, and how many are right; ``hits`` (batch,) is filled with which."""
-        right = np.equal(logits.argmax(axis=1), labels, out=hits)  # first, for the loss overwrites the logits
+        """Summed loss, and number of correct images; fills ``hits`` (batch,) with which."""
+        right = np.equal(logits.argmax(axis=1), labels, out=hits)  # before the loss overwrites the logits
         return self._loss.forward(logits, labels), int(np.count_nonzero(right))
 
 
@@ -260,10 +260,10 @@ def _pieces(start: int, stop: int) -> Iterator[slice]:
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:
-    """How many of so many processes have enough to do in a step."""
+    """How many of these processes have enough to do in a step."""
     return max(1, min(threads, rows // _SHARED_ROWS, 3 * rows * parameters // _SHARED_WORK))
 
 
 def _rng(seed: int, number: int) -> np.random.Generator:
-    """Epoch ``number``'s own stream: nothing random needs saving."""
+    """Epoch ``number``'s own stream, so that no generator has to be saved."""
     return np.random.default_rng(np.random.SeedSequence([seed, number]))

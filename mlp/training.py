@@ -34,7 +34,7 @@ from sweeps.runs.status import Result
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parent
-# In a wheel the configs are inside the package, in a checkout beside it.
+# In a wheel the configs are in the package, in a checkout beside it.
 CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if folder.is_dir())
 
 
@@ -45,11 +45,11 @@ def studies() -> Path:
 
 def train_network(config: RunConfig, run: Run) -> None:
     """Train the epochs that are left."""
-    run.check()  # from here on signals wait for the end of a batch
+    run.check()  # from here on, signals take effect after a batch
     dataset = load(config.data.name, config.data.options)
     if dataset.checksums != run.identity["data"]["checksums"]:
         path = config.data.options.get("path")
-        raise InputError("data.path", path, "has changed since the run was planned; the same command plans it again")
+        raise InputError("data.path", path, "has changed since the run was planned; repeat the command")
     with (
         threadpool_limits(1, user_api="blas"),  # the trainer's processes have the cores
         contextlib.closing(Trainer(config, dataset, config.threads or cores())) as trainer,
@@ -70,7 +70,7 @@ def train_network(config: RunConfig, run: Run) -> None:
 
 
 def _resume_stats(probe: Probe, run: RunDir, theta: Floats, done: int) -> None:
-    """stats.csv is cut back like metrics.csv, and has the weights from which training goes on."""
+    """stats.csv is cut back like metrics.csv, and includes the weights from which training continues."""
     try:
         rows = [row for row in stats.read(run) if row.epoch <= done]
     except DamagedRun as damage:
@@ -93,12 +93,12 @@ def parameters(network: Network) -> dict[str, np.ndarray]:
 
 
 def state(network: Network, optimizer: Optimizer) -> dict[str, np.ndarray]:
-    """What training goes on from: parameters, and ``optim.<name>`` flat, in the order W1, b1, W2, …"""
+    """The state of training: parameters, and ``optim.<name>`` flat, in the order W1, b1, W2, …"""
     return parameters(network) | {f"optim.{name}": value for name, value in optimizer.state.items()}
 
 
 def spec_of(values: RunConfig | Mapping[str, Any]) -> RunSpec:
-    """Which run a configuration is, checked, its data included; paths become absolute."""
+    """The run of a configuration, checked, including its data; paths become absolute."""
     config = values if isinstance(values, RunConfig) else RunConfig.from_mapping(values)
     plain: Mapping[str, Any] = {}
     if not isinstance(values, RunConfig):
@@ -134,7 +134,7 @@ def describe(row: Row) -> str:
 
 
 def brief(row: Row) -> str:
-    """What a run is to be judged by: with a validation set, not the test set's accuracy."""
+    """The metric that judges a run: with a validation set, not the test accuracy."""
     held_out = (row.valid_loss, row.valid_acc) != (row.test_loss, row.test_acc)
     return f"valid {row.valid_acc:.2f} %" if held_out else f"test {row.test_acc:.2f} %"
 
@@ -143,7 +143,7 @@ _PASSES = 3  # forward, and two products backward, each of a multiply and an add
 
 
 def cost(config: RunConfig) -> float:
-    """Multiply-adds of one epoch: proportional to its time, near enough to compare networks."""
+    """Multiply-adds of one epoch: roughly proportional to its time."""
     dataset = _dataset(config)
     widths = (dataset.features, *config.hidden, dataset.classes)
     weights = sum(a * b for a, b in pairwise(widths))
@@ -155,28 +155,26 @@ def speed() -> float:
     """Multiply-adds a second of one worker, by a product of the usual size."""
     a, b = np.ones((200, 784), np.float32), np.ones((784, 360), np.float32)
     laps = []
-    with threadpool_limits(1, user_api="blas"):  # as a worker has, and several would wait for one another
+    with threadpool_limits(1, user_api="blas"):  # as in a worker
         for _ in range(10):
             start = time.perf_counter()
             np.matmul(a, b)
             laps.append(time.perf_counter() - start)
-    return 0.7 * 200 * 784 * 360 / min(laps)  # a step is not only products
+    return 0.7 * 200 * 784 * 360 / min(laps)  # a step is more than its products
 
 
 def advise(metric: str, config: RunConfig) -> str | None:
-    """Why a metric must not choose between networks: it is the test set's."""
+    """Why a metric must not select networks: it is measured on the test set."""
     if metric.startswith("test_"):
-        return "is measured on the test set, which would then say nothing about the winner; valid_… is for this"
+        return "is measured on the test set, which would then overrate the winner; use valid_…"
     dataset = _dataset(config)
     if "valid" in metric and dataset.valid is dataset.test:
-        return (
-            "is the test set's here, for there is no validation split; data.holdout=5000 makes one of training images"
-        )
+        return "is the test set's here, without a validation set; data.holdout=5000 splits one off the training set"
     return None
 
 
 def sized(spec: RunSpec, threads: int) -> RunSpec:
-    """The same run on so many threads, unless the configuration says how many itself."""
+    """The same run with this number of threads, unless the configuration sets it."""
     if spec.config.threads is not None:
         return spec
     return replace(spec, config=replace(spec.config, threads=threads), values={**spec.values, "threads": threads})
@@ -185,7 +183,7 @@ def sized(spec: RunSpec, threads: int) -> RunSpec:
 def lacks(spec: RunSpec) -> str | None:
     """A finished run has no stats.csv if it was trained without ``stats=true``."""
     if spec.config.stats and not (spec.run.path / "stats.csv").exists():
-        return "finished, and not trained again: it gets no stats.csv; with another out=DIR it would"
+        return "finished, and not trained again, so it has no stats.csv; use another out=DIR"
     return None
 
 
@@ -216,7 +214,7 @@ program = Program(
 def train(
     config: RunConfig | Mapping[str, Any], *, on_epoch: Callable[[Row], None] | None = None, wait: bool = True
 ) -> Result:
-    """Bring a run to ``config.epochs`` epochs and return what it has come to; see :func:`sweeps.runs.session.train`.
+    """Train a run to ``config.epochs`` epochs and return its result; see :func:`sweeps.runs.session.train`.
 
     Args:
         config: checked, or a nested mapping as conf/ composes it.

@@ -31,12 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 SWEEP = "mlp-train --multirun activ=relu,gelu,sigmoid lr=0.1,0.01 seed=0,1,2 epochs=5"
 COLUMNS = 100
-THEME = TerminalTheme(
-    (30, 34, 42),
-    (214, 218, 226),
-    [(30, 34, 42), (224, 108, 117), (152, 195, 121), (229, 192, 123), (97, 175, 239), (198, 120, 221), (86, 182, 194)]
-    + [(171, 178, 191)],
-)
+BLACK, WHITE = (30, 34, 42), (214, 218, 226)
+COLOURS = [(224, 108, 117), (152, 195, 121), (229, 192, 123), (97, 175, 239), (198, 120, 221), (86, 182, 194)]
+THEME = TerminalTheme(BLACK, WHITE, [BLACK, *COLOURS, WHITE])
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def test_npz_may_bring_a_validation_set(cache: Path, npz: Callable[..., Options]
     loaded = data.load("npz", options)
     assert np.array_equal(loaded.valid.x, x)
     assert loaded.valid is not loaded.test
-    with pytest.raises(InputError, match=r"data.holdout=3: must be 0, for the file brings a validation set"):
+    with pytest.raises(InputError, match=r"data.holdout=3: must be 0, since the file has a validation set"):
         data.load("npz", {**options, "holdout": 3})
 
 

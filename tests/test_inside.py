@@ -136,7 +136,7 @@ def test_weights_of_inputs_that_are_no_images(small, capsys):
         restore(RunDir(result.path))
     (result.path / ".hydra").mkdir()
     (result.path / ".hydra" / "config.yaml").write_text(f"data: {{path: '{small[1].partition('=')[2]}'}}\n")
-    with pytest.raises(InputError, match="no square images: 20 features"):
+    with pytest.raises(InputError, match="not square images: 20 features"):
         diagnostics.weights(restore(RunDir(result.path)))
 
 

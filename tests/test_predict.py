@@ -122,8 +122,8 @@ def test_what_is_no_digit_s_image_is_one_line(command, real, tmp_path):
     bomb(tmp_path / "bomb.png", 60_000)
     os.mkfifo(tmp_path / "pipe.png")
     for name, said in {
-        "text.png": "is no image of a kind that is read: PNG, JPEG",
-        "page.eps": "is no image of a kind that is read",
+        "text.png": "is not an image in a supported format: PNG, JPEG",
+        "page.eps": "is not an image in a supported format",
         "blank.png": "is blank",
         "cut.png": "cannot be read: ",
         "large.png": "has 8000 × 8000 pixels",
@@ -136,7 +136,7 @@ def test_what_is_no_digit_s_image_is_one_line(command, real, tmp_path):
             prepare(tmp_path / name, "mnist")
     done = command(run_id, "text.png", "--out", out, module="mlp.predict")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: image=text.png: is no image")
+    assert done.stderr.startswith("error: image=text.png: is not an image")
     assert done.stderr.count("\n") == 1
     assert command("none", "text.png", "--out", out, module="mlp.predict").returncode == 2
     assert command("none", module="mlp.predict").returncode == 2

@@ -131,10 +131,7 @@ def test_a_finished_run_is_not_trained_again_for_them(small, command):
     assert command(*small).returncode == 0
     again = command(*small, "stats=true")
     assert again.stdout.startswith("finished already")
-    assert (
-        again.stderr
-        == "WARNING: finished, and not trained again: it gets no stats.csv; with another out=DIR it would\n"
-    )
+    assert again.stderr == "WARNING: finished, and not trained again, so it has no stats.csv; use another out=DIR\n"
 
 
 HEADER = ",".join(stats.LayerStats._fields)

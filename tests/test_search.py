@@ -245,7 +245,7 @@ def test_a_validation_set_in_the_file_will_do(tmp_path, small_npz):
     judged = objective.objectives("valid_acc", None, program)
     objective.refuse_test_set(judged, program, RunConfig.from_mapping(values))
     values["data"]["path"] = str(small_npz)
-    with pytest.raises(InputError, match="no validation split"):
+    with pytest.raises(InputError, match="without a validation set"):
         objective.refuse_test_set(judged, program, RunConfig.from_mapping(values))
 
 

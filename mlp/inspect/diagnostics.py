@@ -1,6 +1,6 @@
-"""Inside a network: how gradients flow, where units saturate, what the first layer sees, how the loss falls.
+"""Inside a network: gradient flow, saturation, the first layer's weights, the loss landscape.
 
-Each figure is for learning: it shows why a curve is as it is, and its notes say how to read it.
+Each figure shows why a curve looks as it does, and its notes explain how to read it.
 """
 
 import math
@@ -46,7 +46,7 @@ def gradients(collection: Collection) -> Figure:
     stats = layer_stats(collection)
     runs = collection.runs[collection.runs["run"].isin(stats["run"])]
     if runs.empty:
-        raise InputError("stats", "none", "no run has any; they are made by training with stats=true")
+        raise InputError("stats", "none", "no run has any; train with stats=true")
     keys = varying(runs)
     cells = [([*key], cell) for key, cell in runs.groupby(keys, dropna=False)] if keys else [([], runs)]
     if len(cells) > MOST_COLUMNS:
@@ -80,7 +80,7 @@ def gradients(collection: Collection) -> Figure:
 
 
 def _title(keys: Sequence[str], values: Sequence[Any]) -> str:
-    """``relu, 512x256, lr=0.01``: a column is narrow, and a network's words speak for themselves."""
+    """``relu, 512x256, lr=0.01``: short, since a column is narrow."""
     pairs = [(key, value) for key, value in zip(keys, values, strict=True) if style.name(value) != style.ABSENT]
     return ", ".join(
         style.name(value) if isinstance(value, str) else style.label([key], [value]) for key, value in pairs
@@ -119,17 +119,17 @@ def _epochs_from_0(axes: Axes, last: int) -> None:
 
 
 def weights(trained: Trained, *, units: int = 100) -> Figure:
-    """What the units of the first layer look for: their weights as images, the strongest unit first.
+    """The first layer's weights as images, the strongest unit first.
 
     Raises:
-        InputError: the inputs are no square images, of one channel or three.
+        InputError: the inputs are not square images with one or three channels.
     """
     units = integer(ge=1, le=400)("--units", units)
     weight = np.asarray(trained.trainer.network.linears[0].weight, float)  # (fan_in, fan_out)
     channels = 3 if math.isqrt(len(weight)) ** 2 != len(weight) and len(weight) % 3 == 0 else 1
     side = math.isqrt(len(weight) // channels)
     if channels * side**2 != len(weight):
-        raise InputError("run", trained.config.run_id, f"its inputs are no square images: {len(weight)} features")
+        raise InputError("run", trained.config.run_id, f"its inputs are not square images: {len(weight)} features")
     norms = np.sqrt(np.square(weight).sum(axis=0))
     order = np.argsort(-norms, kind="stable")[:units]
     images = weight.reshape(channels, side, side, -1).mean(axis=0)[..., order]  # (side, side, shown)

@@ -27,7 +27,7 @@ def confusion(result: Evaluation, title: str) -> Figure:
     with style.rc({"axes.grid": False}):
         figure = Figure(figsize=(style.WIDTH, style.WIDTH + 0.2), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(shares**0.4, cmap="Blues", vmin=0, vmax=1.15)  # few mistakes are worth seeing
+        axes.imshow(shares**0.4, cmap="Blues", vmin=0, vmax=1.15)  # a few mistakes should be visible
         axes.set_title(
             f"{title}\n{result.accuracy:.2f} % of {len(result.labels)} images right", fontsize=style.NOTE_SIZE
         )
@@ -43,10 +43,10 @@ def confusion(result: Evaluation, title: str) -> Figure:
 
 
 def most_confident(result: Evaluation, test: Split, title: str, shape: Shape) -> Figure:
-    """The images that were taken for another class with the highest probability, highest first.
+    """The misclassified images with the highest probability, highest first.
 
     Args:
-        shape: an image (features,) as it is drawn, (height, width) or (height, width, 3).
+        shape: of an image (features,) when drawn, (height, width) or (height, width, 3).
     """
     wrong = np.flatnonzero(result.predicted != result.labels)
     sure = Softmax().forward(result.logits[wrong].astype(float)).max(axis=1)

@@ -1,4 +1,4 @@
-"""What a run holds beside its metrics: statistics per layer, and the network itself. Nothing in it is trusted.
+"""Statistics per layer, and the network itself, from a run's files. Nothing in them is trusted.
 
 layer_stats   stats.csv of many runs as one table
 restore       config.yaml + checkpoint.npz → the initial and the trained parameters, ready to be evaluated
@@ -28,7 +28,7 @@ from sweeps.runs.reading import check_events, read_identity
 def layer_stats(collection: Collection) -> pd.DataFrame:
     """One row for each run, epoch and layer: ``run``, then the fields of :class:`mlp.stats.LayerStats`.
 
-    Runs without stats.csv have none, and what lies beyond the collection's own last epoch is left out.
+    Runs without stats.csv have none; later epochs than the collection's are left out.
 
     Raises:
         DamagedRun: a file is not what it should be.
@@ -43,24 +43,24 @@ def layer_stats(collection: Collection) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network at both ends of its training."""
+    """A run's network with its initial and trained parameters."""
 
     config: RunConfig
     dataset: Dataset
     trainer: Trainer
     """Holds the trained parameters; evaluates those that are in ``trainer.network.theta``."""
     initial: Floats
-    """θ before the first step, made again from the seed."""
+    """θ before the first step, made from the seed."""
     epoch: int
-    """Epochs behind the trained parameters."""
+    """Epochs of the trained parameters."""
 
 
 def restore(run: RunDir) -> Trained:
     """A run's network from its checkpoint.
 
     Raises:
-        DamagedRun: configuration or checkpoint are missing, damaged, or of another network.
-        InputError: the data that it was trained on are not there, or have changed; the checkpoint was removed.
+        DamagedRun: the configuration or checkpoint is missing, damaged, or another network's.
+        InputError: its data are missing or have changed, or its checkpoint was removed.
     """
     config = _config(run)
     dataset = load(config.data.name, config.data.options)
@@ -80,7 +80,7 @@ def restore(run: RunDir) -> Trained:
 
 
 def _config(run: RunDir) -> RunConfig:
-    """From the identity; only the data's place is not in it, and the data found there must be the same."""
+    """From the identity; the path of the data is not in it, and the data found must be the same."""
     identity = read_identity(run)
     try:
         values = {key: dict(value) if isinstance(value, dict) else value for key, value in identity.items()}
