@@ -1,4 +1,4 @@
-"""Two configurations of a results table against each other, for a notebook."""
+"""Compare two configurations of a results table, for notebooks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from sweeps.runs.errors import InputError
 
 @dataclass(frozen=True)
 class Difference:
-    """What :func:`compare` found; its repr is for reading."""
+    """The result of :func:`compare`; its repr is for reading."""
 
     a: str
     b: str
@@ -79,15 +79,15 @@ def compare(
     paired: bool = False,
     confidence: float = 0.95,
 ) -> Difference:
-    """The means of one metric in two configurations, their difference and how sure it is.
+    """The means of one metric in two configurations, and their difference with its interval.
 
     Args:
         runs: what :func:`sweeps.load` or :func:`sweeps.sweep` returns, or a table like its ``runs``.
         a, b: which runs, as filters ("activ=relu lr<=0.01") or values ({"activ": "relu"}); each must select one
             configuration, repeated over ``over`` alone.
-        metric: a column of ``runs``, or a metric by name for its last value; that which the runs judge by, if None.
+        metric: a column of ``runs``, or a metric by name for its last value; if None, the metric that judges the runs.
         over: the key whose values are the repetitions.
-        paired: compare within each value of ``over`` that both have. Worth it where a seed does the same to both, as to
+        paired: compare within each value of ``over`` that both have. Useful if a seed affects both alike, as in
             the first epochs of networks of one shape; otherwise it costs half of the degrees of freedom.
         confidence: of the intervals, between 0 and 1.
 
@@ -103,7 +103,7 @@ def compare(
     if metric is None:
         metric = judged(runs)[0] if isinstance(runs, Collection) else None
         if metric is None:
-            raise InputError("metric", "None", "must be named: the runs do not say what they judge by")
+            raise InputError("metric", "None", "must be named: the runs do not record which metric judges them")
     column = filters.known(value_column(metric, runs) if isinstance(runs, Collection) else metric, table.columns)
     if not pd.api.types.is_numeric_dtype(table[column]):
         raise InputError("metric", metric, "must be a column of numbers")

@@ -1,6 +1,6 @@
-"""What a hypothesis rests on: each cell's number for each seed.
+"""The evidence for a hypothesis: each cell's number for each seed.
 
-Nothing is left out in silence. A run that is missing, unfinished or failed is an obstacle that the hypothesis names,
+Nothing is left out silently. A run that is missing, unfinished or failed is an obstacle that the hypothesis names,
 with the command that removes it; a run that diverged counts as the measure says, and is named too.
 """
 
@@ -37,7 +37,7 @@ class Sample:
     runs: tuple[str, ...]
     """Ids of the runs that these are of."""
     obstacle: str = ""
-    """What keeps the hypothesis from its first look, with the way out."""
+    """What prevents the hypothesis's first look, and what to do about it."""
     diverged: tuple[str, ...] = ()
     """A sentence for each run that diverged."""
 
@@ -47,7 +47,7 @@ class Evidence:
 
     def __init__(self, study: Study, collection: Collection) -> None:
         self._study = study
-        self._plane = select(study, collection.runs, dict.fromkeys(study.axes, FREE))  # once, instead of for each cell
+        self._plane = select(study, collection.runs, dict.fromkeys(study.axes, FREE))  # once, not for each cell
         rows = collection.epochs[collection.epochs["run"].isin(self._plane["run"])]
         rows = rows[rows["epoch"] <= study.epochs].sort_values("epoch", kind="stable")
         self._rows: dict[str, Array] = {str(run): np.asarray(i) for run, i in rows.groupby("run").indices.items()}
@@ -57,7 +57,7 @@ class Evidence:
         self._out, self._items = collection.out, dict[str, pd.DataFrame]()
 
     def sample(self, hypothesis: Hypothesis, measure: Measure) -> Sample:
-        """The hypothesis's cells at the fresh seeds that are there."""
+        """The hypothesis's cells at the available fresh seeds."""
         looks = self._study.seeds.looks
         fresh = self._study.seeds.fresh(looks[-1])
         cells = {self._study.label(cell): self._cell(cell, measure) for cell in hypothesis.cells}
@@ -72,9 +72,9 @@ class Evidence:
         )
 
     def items(self, cell: Settings, measure: Measure, seeds: Sequence[int]) -> Array | None:
-        """What came of each item in the cell's runs after the study's last epoch, (seeds, items).
+        """The items of the cell's runs after the study's last epoch, (seeds, items).
 
-        None where not all of the runs have kept it.
+        None if some of the runs have none.
         """
         runs = self._cell(cell, measure).runs
         if measure.items is None or not all(seed in runs for seed in seeds):
@@ -168,13 +168,13 @@ class _Run:
 
 @dataclass
 class _Found:
-    """What the runs of a cell have come to, by seed."""
+    """The results of a cell's runs, by seed."""
 
     overrides: str
     numbers: dict[int, float] = field(default_factory=dict)
     runs: dict[int, str] = field(default_factory=dict)
     troubles: dict[int, str] = field(default_factory=dict)
-    """Why a run that is there gives no number."""
+    """Why an existing run has no number."""
     diverged: dict[int, str] = field(default_factory=dict)
 
 

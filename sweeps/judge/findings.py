@@ -10,7 +10,7 @@ A hypothesis is a conjunction of *comparisons*, each saying that a mean lies bet
 
 "At least k" of several takes the partial conjunction test, which the first two are the ends of.
 
-Why the wrong verdicts of a study are at most :data:`ALPHA` of studies, whatever depends on what:
+Why at most :data:`ALPHA` of studies have a wrong verdict, under any dependence:
 
 * Of the decisions "holds" and "contradicted" exactly one is wrong, as each says that the other is not true: at a mean
   of exactly 0, "above 0" is wrong and "not above 0" is right. Either errs with at most the p-value's level. So a
@@ -58,7 +58,7 @@ from sweeps.judge.statistics import (
 CONFIDENCE = 1 - 2 * ALPHA
 """Of the interval of a comparison alone: either end is wrong with ALPHA, so what lies inside the bounds agrees."""
 FUTILE = 0.1
-"""A hypothesis is given up where its remaining looks decide it with a smaller chance."""
+"""A hypothesis is given up if its remaining looks would decide it with a smaller chance."""
 
 
 class Verdict(StrEnum):
@@ -262,11 +262,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Look:
-    """A hypothesis as it stands after n seeds."""
+    """A hypothesis after n seeds."""
 
     n: int
     alpha: float
-    """What it may err at this look: its share of ALPHA; 0 where it is only shown, not judged."""
+    """Its error rate at this look, a share of ALPHA; 0 if it is shown but not judged."""
     comparisons: tuple[Comparison, ...]
     required: int
 
@@ -298,7 +298,7 @@ class Look:
 
     @property
     def decisive(self) -> Comparison:
-        """What the verdict hangs on: of one contradicted the clearest contradiction, else the weakest comparison.
+        """The decisive comparison: of one contradicted the clearest contradiction, else the weakest comparison.
 
         Where not all must agree, it is the weakest of those that must, or the last of the contradictions that it takes.
         """
@@ -313,17 +313,17 @@ class Look:
 
 @dataclass(frozen=True)
 class Finding:
-    """A hypothesis, with what the runs say to it."""
+    """A hypothesis and its verdict."""
 
     name: str
     text: str
     """The hypothesis in words, as it is tested."""
     quote: str
-    """The words that it is taken from, if any."""
+    """The sentence that it comes from, if any."""
     measured: str
     """What the comparisons compare."""
     comparisons: tuple[Comparison, ...]
-    """With all values there are, also those after the verdict."""
+    """With all values, also those after the verdict."""
     runs: tuple[str, ...]
     """The ids of the runs that it rests on; none for one about time, which rests on timing.json."""
     required: int = 0
@@ -333,7 +333,7 @@ class Finding:
     obstacle: str = ""
     """Why nothing can be decided by any numbers: runs missing, unfinished, …"""
     notes: tuple[str, ...] = ()
-    """Sensitivity to how it was measured, and what else a reader should know."""
+    """Sensitivity to the measure, and other remarks."""
     sample: str = "seed"
     """What the values were repeated over."""
     family: int = 1
@@ -404,7 +404,7 @@ class Finding:
 
     @property
     def detail(self) -> str:
-        """A few sentences for a reader who knows what a mean is."""
+        """A few sentences for readers without statistics."""
         if self.judged is None:
             return _sentence(self.obstacle)
         sentences = [f"Compared: {self.measured}; {self._count(self.judged.n)}", self._outcome(self.judged)]
@@ -412,7 +412,7 @@ class Finding:
             sentences.append(f"Not decided: {self.obstacle}")
         elif self.judged.n < 2:
             sentences.append(
-                f"Not decided: a single {self.sample} does not show how much {self.sample}s differ; three or more can"
+                f"Not decided: a single {self.sample} does not show how much {self.sample}s differ; use three or more"
             )
         elif self.looks and self.n < self.looks[0]:
             sentences.append(f"Not decided: it is first judged at {self._count(self.looks[0])}")

@@ -35,7 +35,7 @@ def evaluate(study: Study, collection: Collection) -> list[Finding]:
 
 
 def _from_runs(study: Study, evidence: Evidence, hypothesis: Hypothesis, family: int) -> Finding:
-    """What the runs say, on the fresh seeds that all cells have."""
+    """Judge by the runs, on the fresh seeds that all cells have."""
     sample = evidence.sample(hypothesis, hypothesis.measure)
     finding = _finding(study, hypothesis, hypothesis.measure, sample)
     others = [(other, evidence.sample(hypothesis, other)) for other in hypothesis.also]
@@ -58,7 +58,7 @@ def _from_runs(study: Study, evidence: Evidence, hypothesis: Hypothesis, family:
 
 
 def _beyond_the_items(study: Study, evidence: Evidence, hypothesis: Hypothesis, finding: Finding) -> str:
-    """The decisive comparison for other seeds and other items of the same kind; nothing without what it needs."""
+    """The decisive comparison for other seeds and other items of the same kind, if items were logged."""
     measure = next((m for m in (hypothesis.measure, *hypothesis.also) if m.items is not None), None)
     if measure is None or finding.decisive is None or finding.judged is None or finding.judged.n < 2:
         return ""
@@ -91,7 +91,7 @@ def _finding(study: Study, hypothesis: Hypothesis, measure: Measure, sample: Sam
 
 
 def _from_timing(study: Study, times: Timing | None, hypothesis: Hypothesis) -> Finding:
-    """What timing.json says: ratios are taken within a round."""
+    """Judge by timing.json: ratios are taken within a round."""
     measure = hypothesis.measure
     assert isinstance(measure, Time)
     command = f"{timing.COMMAND} study={study.word}"

@@ -11,7 +11,7 @@ from sweeps.judge.statistics import Array, at_least, p_inside, p_outside
 
 ALPHA = 0.05
 LEVEL_SHARE = 0.2
-"""Of a conjunction's α, what is set aside for the decision that its cells are level."""
+"""The share of a conjunction's α that is reserved for the decision "level"."""
 PROBABLY = 0.8
 CAP = 100
 """Seeds beyond which no study is proposed."""
@@ -45,7 +45,7 @@ class Rule:
     def levels(self) -> tuple[float, float]:
         """What the decisions "holds" and "contradicted" may use, and what "level" may.
 
-        A single difference with one bound, at 0, sets nothing aside for "level": whatever the truth, its wrong
+        A single difference with one bound, at 0, reserves nothing for "level": in any case, its wrong
         decisions all need one and the same one-sided confidence bound to miss.
         """
         if not self.delta.any():
@@ -125,7 +125,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What more seeds would probably bring, if the estimates so far are all that is known."""
+    """What more seeds would probably bring, given the estimates so far."""
 
     chance: float
     """Of a decision by the last look that is planned."""
@@ -145,7 +145,7 @@ class Forecast:
 
 
 def forecast(found: Groups, rule: Rule, ahead: Sequence[tuple[int, float]], fresh_alpha: float) -> Forecast:
-    """Simulates what is to come: means and variances as the values so far leave them open, then new values.
+    """Simulates future values: draws means and variances given the values so far, then new values.
 
     Args:
         ahead: (number of seeds, α) of the looks still to come, each an extension of the values so far.

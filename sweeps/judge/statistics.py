@@ -122,7 +122,7 @@ def at_least(required: int, p_values: npt.ArrayLike) -> Array:
     """p-value for "at least ``required`` of these are true": partial conjunction (Benjamini and Heller 2008).
 
     All of them: the largest p-value (intersection–union). At least one: the smallest times their number (Bonferroni).
-    Valid whatever depends on what.
+    Valid under any dependence.
 
     Args:
         p_values: (…, count)
@@ -335,7 +335,7 @@ def _interaction(table: Array) -> float:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All differences of several cells, with intervals that hold together."""
+    """All differences of several cells, with simultaneous intervals."""
 
     names: tuple[str, ...]
     """The highest mean first."""
@@ -420,7 +420,7 @@ def spend(looks: Sequence[int], alpha: float) -> tuple[float, ...]:
     """The share of ``alpha`` that each look may use: in proportion to the seeds that it adds.
 
     Each look is an ordinary test of the first n seeds at its own level, so that by the union bound the levels add up to
-    ``alpha``, whatever depends on what, and also if a study ends early.
+    ``alpha``, under any dependence, and also if a study ends early.
 
     Args:
         looks: numbers of seeds at which is looked, rising, fixed before the first.

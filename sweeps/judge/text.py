@@ -13,7 +13,7 @@ _INTERVAL = f"{100 * CONFIDENCE:g} % interval"
 
 
 def method(study: Study) -> str:
-    """How the verdicts were reached, for the reader of a table of them."""
+    """How the verdicts were reached, for readers of the table."""
     looks, design = study.seeds.looks, study.seeds.design
     at = f"at {_listed(looks)} seeds, fixed in advance" if len(looks) > 1 else f"at {looks[0]} seeds"
     seen = f"Seed {_listed(design)} was seen when the margins were chosen, and is not judged. " if design else ""
@@ -24,7 +24,7 @@ def method(study: Study) -> str:
     }
     return (
         f"The {len(study.hypotheses)} hypotheses are judged together, {at}: the chance that any verdict is wrong is at "
-        f"most {100 * ALPHA:g} %, whatever depends on what, if numbers scatter roughly normally between seeds. {seen}"
+        f"most {100 * ALPHA:g} %, if numbers scatter roughly normally between seeds. {seen}"
         f"Variance: {spreads[study.variance]}. A hypothesis holds if all of its comparisons are shown to agree (or as "
         "many as it says), is contradicted if one (or too many) is shown not to, and is level if a difference that it "
         f"claims is shown to be smaller than the study calls a difference. Intervals are {100 * CONFIDENCE:g} %, for "
@@ -65,7 +65,7 @@ def to_markdown(study: Study, findings: Sequence[Finding]) -> str:
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """A line for each finding: verdict, name, and the comparison that it hangs on, or what keeps it from a verdict."""
+    """A line for each finding: verdict, name, and the decisive comparison, or what prevents a verdict."""
     width = max((len(finding.name) for finding in findings), default=0)
     return "".join(f"{finding.verdict:<12} {finding.name:<{width}}  {_gist(finding)}\n" for finding in findings)
 
@@ -80,7 +80,7 @@ def _gist(finding: Finding) -> str:
 
 
 def to_json(study: Study, findings: Sequence[Finding]) -> str:
-    """The same as data; what is not a finite number is null."""
+    """The same as data, with null for numbers that are not finite."""
     content = {
         "study": study.title,
         "method": method(study),

@@ -1,6 +1,6 @@
 """timing.json: seconds per epoch under stated conditions, as ``python -m sweeps timing`` measures them.
 
-The claims about time rest on it alone, for times of a sweep's own runs come from a busy pool and say little.
+The claims about time rest on it alone, since times of a sweep's runs come from a busy pool.
 """
 
 import math
@@ -14,7 +14,7 @@ from sweeps.runs.files import read_json
 
 COMMAND = "python -m sweeps timing"
 
-# Below this share of a core something else ran in our place, and the clock measured that too.
+# Below this share of a core another process ran as well, and the clock measured it.
 _UNDISTURBED = 0.9
 
 
@@ -47,7 +47,7 @@ def path(out: Path) -> Path:
 
 
 def load(out: Path) -> Timing | None:
-    """What was measured there, or None.
+    """The measurement, or None.
 
     Raises:
         InputError: the file is not one of ours.

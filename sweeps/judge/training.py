@@ -58,7 +58,7 @@ def _quoted(text: str) -> str:
 def train(line: Sequence[str]) -> int:
     """Run the command and return its exit status: 0 all finished, 1 some failed, more if it was interrupted.
 
-    Ctrl-C reaches the sweep by itself, SIGTERM is passed on; either way it is waited for, so that nothing is lost.
+    Ctrl-C reaches the sweep by itself, SIGTERM is passed on; either way, wait for it, so that nothing is lost.
 
     Raises:
         InputError: it cannot be started.
@@ -78,7 +78,7 @@ def train(line: Sequence[str]) -> int:
 
 
 def describe(line: Sequence[str]) -> str:
-    """What a sweep would do, in the words of its own dry run.
+    """What a sweep would do, from its dry run.
 
     Raises:
         InputError: the program refuses it; the message is its own.
@@ -102,7 +102,7 @@ def until_decided(study: Study, out: Path, say: Say, more: Sequence[str] = ()) -
     """Train look by look until no hypothesis is open, or the last look is reached.
 
     Args:
-        say: told of each look what it trains and may cost, before it begins.
+        say: called before each look with what it will train and cost.
 
     Returns:
         The highest exit status of the sweeps; one above 1 ends it.
