@@ -197,7 +197,7 @@ def test_no_scheduler_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "reason"), [("tcp", "does not answer as one within 1 s"), ("tls", "TLS"), ("ws", "Timed out")]
+    ("scheme", "reason"), [("tcp", "does not answer as a scheduler within 1 s"), ("tls", "TLS"), ("ws", "Timed out")]
 )
 def test_who_listens_but_is_no_scheduler_is_not_waited_for(monkeypatch, scheme, reason):
     monkeypatch.setattr(dask, "_CONNECT", 0.5)

@@ -204,7 +204,7 @@ except sweeps.InputError as error:
         ({"x": [1]}, {"budget": "epochs"}, "epochs="),
         ({"x": [1], "epochs": [0]}, {"budget": "epochs"}, "epochs=0: must be a whole number ≥ 1"),
         ({"x": [1], "x.y": [2]}, {}, "x.y=2: cannot be within x"),
-        ({"x": [1]}, {"epochs": 3}, "epochs=3: means nothing to this function"),
+        ({"x": [1]}, {"epochs": 3}, "epochs=3: is not known to this function"),
         ({"x": [1]}, {"code": "maybe"}, "code=maybe: must be one of warn, refuse, ignore, retrain"),
         ({"x": [1]}, {"workers": 0}, "workers=0"),
         ({"x": [1]}, {"name": "../x"}, "name=../x: must be letters"),

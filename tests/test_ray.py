@@ -38,7 +38,7 @@ def web():
 def test_who_listens_but_is_no_ray_is_not_waited_for(monkeypatch, silent, web, scheme):
     monkeypatch.setattr(ray, "_CONNECT", 0.5)
     for port in (silent, web):
-        with pytest.raises(ConnectionError, match="does not answer as one"):
+        with pytest.raises(ConnectionError, match="does not speak gRPC"):
             ray._probe(f"{scheme}127.0.0.1:{port}")
 
 
@@ -89,7 +89,7 @@ def test_a_token_that_is_missing_or_wrong_is_said(words, command, head, tmp_path
     other = tmp_path / "token"
     other.write_text("b" * 64)
     other.chmod(0o600)
-    asks = f"hydra.launcher.address={address}: no Ray cluster there: it asks for a token, or for another one"
+    asks = f"hydra.launcher.address={address}: no Ray cluster there: it needs a token, or another one"
     fails(command(*words), asks)
     fails(command(*words, **secret | {"RAY_AUTH_TOKEN_PATH": str(other)}), asks)
     missing = secret | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}

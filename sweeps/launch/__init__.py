@@ -1,1 +1,1 @@
-"""Run many: plan a grid, submit its points to an engine, survive what happens to the workers."""
+"""Sweeps: plan a grid, submit its points to an executor, survive the death of workers."""

@@ -1,4 +1,4 @@
-"""An application with ``@hydra.main`` of its own, as a program: each job is run as Hydra's own launcher runs it."""
+"""An application with ``@hydra.main`` as a program: each job runs as under Hydra's own launcher."""
 
 import contextlib
 import importlib
@@ -85,7 +85,7 @@ def _current(config: DictConfig) -> Iterator[None]:
 
 
 def application(function: TaskFunction, context: HydraContext, options: Mapping[str, Any]) -> Program:
-    """The program of an application that knows nothing of this package.
+    """The program of an application that does not use this package.
 
     Args:
         options: of the sweeper: ``budget``, ``ignore``, ``added``, ``renamed``, which the application cannot declare.
@@ -104,9 +104,9 @@ def application(function: TaskFunction, context: HydraContext, options: Mapping[
 
 
 def sweep_dir(master: DictConfig) -> str | None:
-    """Where Hydra puts the jobs of a sweep; None if the time names it, so that the next call would not find it again.
+    """Where Hydra puts the jobs of a sweep; None if its name contains the time, so that it could not be found again.
 
-    What the command line asks for stands, with or without the time.
+    A directory from the command line is kept, with or without the time.
     """
     asked = any(text.startswith("hydra.sweep.dir=") for text in master.hydra.overrides.hydra)
     with contextlib.suppress(OmegaConfBaseException, _Unresolvable), _unresolvable(*() if asked else ("now",)):
@@ -122,12 +122,12 @@ def freeze(config: DictConfig) -> bytes:
     """
     try:
         return dumps(config)
-    except Exception as error:  # whatever an object's own pickling raises
+    except Exception as error:  # an object's own pickling can raise anything
         raise InputError("config", config.hydra.job.id, f"cannot be sent to a worker: {error}") from None
 
 
 def described(frozen: bytes) -> JobReturn:
-    """What Hydra's launcher says of a job, but for what came of it."""
+    """What Hydra's launcher reports of a job, except for its result."""
     config: DictConfig = pickle.loads(frozen)
     hydra = config.hydra
     with _current(config):
@@ -141,9 +141,9 @@ def described(frozen: bytes) -> JobReturn:
 
 
 def run_by_other(launcher: Launcher, program: Program, jobs: Sequence[Job]) -> list[Result]:
-    """An application's jobs by a launcher that keeps no runs: what came of each is written down when it has ended.
+    """Run an application's jobs on a launcher that keeps no runs; each result is recorded when its job has ended.
 
-    Hydra's basic launcher, which is serial, gets one at a time, so that a kill costs only the one.
+    Hydra's basic launcher, which is serial, gets one at a time, so that a kill costs only one.
     """
     results: list[Result] = []
     batches = [[job] for job in jobs] if isinstance(launcher, BasicLauncher) else [list(jobs)]
@@ -173,7 +173,7 @@ def _kept(program: Program, job: Job, ret: JobReturn) -> Result:
 
 @dataclass(frozen=True)
 class _Returned(Task):
-    """Has run already."""
+    """A task that has run already."""
 
     ret: JobReturn
 
@@ -184,7 +184,7 @@ class _Returned(Task):
 def identity_of(task: DictConfig) -> dict[str, Any]:
     """A composed configuration in plain types, interpolations resolved.
 
-    What depends on the job or on the time (``${hydra:…}``, ``${now:…}``) stays as it is written: it cannot be part of
+    What depends on the job or the time (``${hydra:…}``, ``${now:…}``) stays as it is written: it cannot be part of
     what finds the run again.
     """
     with _unresolvable("hydra", "now"):

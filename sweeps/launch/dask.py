@@ -1,4 +1,4 @@
-"""The Dask engine: joins a scheduler, or has ``dask-jobqueue`` start one with its workers in a batch system's jobs."""
+"""The Dask executor: joins a scheduler, or starts one with workers in a batch system's jobs by ``dask-jobqueue``."""
 
 import asyncio
 import contextlib
@@ -28,9 +28,9 @@ _CLUSTERS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", 
 _CONNECT = 10  # seconds for a scheduler to answer
 _REFRESH = 1.0  # seconds between looks at the workers
 _ANSWER = 5.0  # seconds for the scheduler to answer; it answers in milliseconds, unless its machine hangs
-_SILENT = 15.0  # seconds without a heartbeat, of which there are two a second, before a word is said of it
+_SILENT = 15.0  # seconds without a heartbeat (there are two per second) before a message
 _SCHEDULER = "the scheduler"
-_DEAF = 60.0  # seconds without one, after which the worker's nanny is to replace it
+_DEAF = 60.0  # seconds without one, after which the worker's nanny replaces it
 _REPLACE = 30.0  # seconds without a worker after which a batch job has ended; a nanny restarts one in less
 
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss)://)?[^/\s:]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:]+\]:\d{1,5}")
@@ -110,21 +110,21 @@ class Options:
 
     @property
     def expected_slots(self) -> int | None:
-        """Workers once all have come; of a scheduler that is joined nothing is known before."""
+        """The number of workers in the end; unknown for a scheduler that is joined."""
         return self.jobs * self.workers_per_job if self.cluster else None
 
 
 class Dask:
     """Workers of a Dask cluster, which may come and go."""
 
-    # A worker that dies is Dask's to deal with first: it gives the job to another worker, which goes on from the
+    # Dask handles the death of a worker first: it gives the job to another worker, which continues from the
     # checkpoint. Only when distributed.scheduler.allowed-failures (3, unless the scheduler was told otherwise) workers
     # died of it is it "lost". To make that 0 would blame, with the job that ran, those that waited behind it.
 
     def __init__(self, options: Options) -> None:
         self._distributed = _load("distributed")
         for name in ("distributed", "dask_jobqueue", "tornado.application", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters becomes an outcome or an error
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters becomes a result or an error
         self._options = options
         self._cluster = _start_cluster(options) if options.cluster else None
         try:
@@ -132,7 +132,7 @@ class Dask:
         except BaseException:
             self._close_cluster()
             raise
-        self._futures: dict[Any, list[str] | None] = {}  # Dask forgets a task whose future nobody holds; its workers
+        self._futures: dict[Any, list[str] | None] = {}  # Dask forgets a task without a future; its workers
         self._kept = contextlib.ExitStack()  # the file that workers which join later must see, too
         self._proof = ("", "")
         self._inhabited = time.monotonic()  # when there was a worker
@@ -145,7 +145,7 @@ class Dask:
     def _connect(self, where: Any) -> Any:
         try:
             if self._cluster is None:
-                with ThreadPoolExecutor(1) as thread:  # in a notebook this one has a loop of its own
+                with ThreadPoolExecutor(1) as thread:  # in a notebook this thread has an event loop
                     thread.submit(asyncio.run, _probe(where)).result()
             return self._distributed.Client(where, timeout=_CONNECT, set_as_default=False, name="mlp-sweeps")
         except Exception as error:  # of many kinds: OSError, TypeError without TLS configuration, WebSocketError
@@ -173,7 +173,7 @@ class Dask:
         return {worker: n for worker, n in self._watch.threads.items() if worker not in self._unfit}
 
     def _call_back(self, workers: Iterable[str]) -> None:
-        """Tasks for workers of which all have gone would wait for ever."""
+        """Tasks for workers that have all gone would wait forever."""
         stranded = [done for done, chosen in list(self._futures.items()) if chosen and not {*chosen} & {*workers}]
         if stranded and workers:
             _within(_ANSWER, self._client.cancel, stranded)
@@ -184,7 +184,7 @@ class Dask:
         return not {future.key for future in list(self._futures)}.isdisjoint(keys)
 
     def news(self) -> list[str]:
-        """Of workers, and of the scheduler, that are not heard of any more, or must not train."""
+        """Lines about workers and a scheduler that are silent, or must not train."""
         return [self._news.popleft() for _ in range(len(self._news))]
 
     def describe(self) -> str:
@@ -238,7 +238,7 @@ class Dask:
 
     def _send(self, job: Job, outer: Future[Result]) -> None:
         chosen = list(self._fit()) if self._unfit else None
-        # pure=False: the same job may be submitted again, and Dask would answer with the first one's outcome.
+        # pure=False: the same job may be submitted again, and Dask would return the first one's result.
         inner = self._client.submit(
             _run, job, self._proof, pure=False, key=f"{job.run_id}-{time.monotonic_ns()}", workers=chosen
         )
@@ -273,14 +273,14 @@ class Dask:
             outer.set_result(Result(job.run_id, job.run.path, State.FAILED, error=unfit.reason))
 
     def interrupt(self) -> None:
-        """Call back the jobs that no worker has; those may wait for long."""
+        """Cancel the jobs that no worker has; they may wait for long."""
         with contextlib.suppress(OSError):
             begun = {key for keys in _within(_ANSWER, self._client.processing).values() for key in keys}
             waiting = [future for future in list(self._futures) if future.key not in begun]
             _within(_ANSWER, self._client.cancel, waiting)
 
     def close(self) -> None:
-        """Leave a scheduler that was joined, call back what it still has of ours; end one that was started."""
+        """Leave a scheduler that was joined, cancelling our jobs; end one that was started."""
         self._watch.close()
         self._kept.close()
         with contextlib.suppress(OSError):
@@ -314,7 +314,7 @@ class Dask:
 
 
 class _Watch:
-    """Looks at the workers from a thread of its own, for the scheduler may hang, and a signal is to be seen then, too.
+    """Watches the workers from its own thread: if the scheduler hangs, signals must still be noticed.
 
     Attributes:
         threads: worker → how many it has, as last told.
@@ -339,7 +339,7 @@ class _Watch:
                 self.look()
 
     def look(self) -> None:
-        """See what the scheduler says now; may take for ever."""
+        """Ask the scheduler; may take forever."""
         workers = self._client.sync(self._client.scheduler.identity)["workers"]
         now = time.monotonic()
         for worker, known in workers.items():
@@ -354,13 +354,13 @@ class _Watch:
         return now - self._answered < _SILENT
 
     def silent(self, seconds: float = _SILENT) -> dict[str, float]:
-        """Workers that have not been heard of for so long, and since when."""
+        """Workers that have been silent for this long, and since when."""
         if not self.answered(time.monotonic()):
             return {}
         return {worker: when for worker, (_, when) in self._heard.items() if self._answered - when > seconds}
 
     def news(self, trains: Callable[[str], bool]) -> list[str]:
-        """What has come about since this was last called; a worker that stays silent is replaced, if it has a nanny."""
+        """Lines since the last call; a worker that stays silent is replaced, if it has a nanny."""
         lines, now = [], time.monotonic()
         silent = self.silent()
         if not self.answered(now):
@@ -381,12 +381,12 @@ class _Watch:
 
 
 def _clock(when: float) -> str:
-    """A time of the monotonic clock, as of the day."""
+    """A time of the monotonic clock, as time of day."""
     return time.strftime("%H:%M:%S", time.localtime(time.time() - (time.monotonic() - when)))
 
 
 def _begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
-    """Call it in a thread of its own, which the process does not wait for."""
+    """Call it in a thread that the process does not wait for."""
     answer: Future[Any] = Future()
 
     def run() -> None:
@@ -400,12 +400,12 @@ def _begin(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[
 
 
 def _within(seconds: float, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """What a call that may wait for ever gives; TimeoutError, which is an OSError, where it takes longer."""
+    """The result of a call that may wait forever; TimeoutError, an OSError, if it takes too long."""
     return _begin(call, *arguments, **options).result(seconds)
 
 
 async def _probe(address: str) -> None:
-    """A client waits forever for the first word of one who listens but says nothing, e.g. of another service.
+    """Check that a scheduler answers: a client would wait forever for another service that says nothing.
 
     Raises:
         Exception: no scheduler answers there.
@@ -415,7 +415,7 @@ async def _probe(address: str) -> None:
     try:
         answered = await asyncio.wait_for(comm.connect(address, timeout=_CONNECT, **arguments), 2 * _CONNECT)
     except TimeoutError:
-        raise TimeoutError(f"who listens there does not answer as one within {2 * _CONNECT:g} s") from None
+        raise TimeoutError(f"what listens there does not answer as a scheduler within {2 * _CONNECT:g} s") from None
     answered.abort()
 
 
@@ -441,7 +441,7 @@ def _start_cluster(options: Options) -> Any:
             job_name="mlp-sweeps",
             job_extra_directives=options.directives or [],
             job_script_prologue=[*blas, *(options.prologue or [])],
-            worker_extra_args=["--nthreads", "1"],  # one run at a time, however many cores the BLAS may use
+            worker_extra_args=["--nthreads", "1"],  # one run at a time, for any number of BLAS cores
             log_directory=os.path.abspath(options.logs),
             interface=options.interface,
             scheduler_options={"dashboard_address": ":0"},
@@ -461,7 +461,7 @@ async def _submitted(cluster: Any) -> None:
     """Wait until the jobs are in the queue; raises what the batch system says against one."""
     await cluster
     for job in list(cluster.workers.values()):
-        await job  # the cluster keeps errors to itself; a job that was refused is tried once more here
+        await job  # the cluster hides errors; a job that was refused is tried once more here
 
 
 def _refused(cluster: Any) -> list[str]:
@@ -474,7 +474,7 @@ def _refused(cluster: Any) -> list[str]:
 
 
 def _end(cluster: Any) -> None:
-    """Call back the jobs, end the scheduler."""
+    """Cancel the jobs, end the scheduler."""
     _refused(cluster)
     cluster.close()
 
@@ -483,7 +483,7 @@ _alone = threading.Lock()  # BLAS threads and logs are a process's, so it trains
 
 
 def _run(job: Job, proof: tuple[str, str]) -> Result | Unfit:
-    """On a worker. The job ends after its epoch if the task was called back, or the main process has died."""
+    """On a worker. The job ends after its epoch if the task was cancelled, or the main process has died."""
     from distributed import Status, get_worker
 
     worker = get_worker()

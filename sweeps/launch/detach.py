@@ -1,4 +1,4 @@
-"""Ways to leave a sweep that is planned: the commands that work on it, and an array of Slurm's jobs that do."""
+"""Detached sweeps: the commands that work on them, or an array of Slurm jobs."""
 
 import re
 import shlex
@@ -15,11 +15,11 @@ from sweeps.runs.files import append, read_file
 from sweeps.runs.schema import fields, flag, integer, list_of, optional, text
 
 Leave = Callable[[Manifest], None]
-"""Says how a planned sweep goes on without this process, or sees to it."""
+"""Says how a planned sweep continues without this process, or submits it."""
 
 
 def say(manifest: Manifest, workers: int, sbatch: str | None = None) -> None:
-    """Print the commands that work on a sweep, look at it and end it."""
+    """Print the commands that work on a sweep, watch it and stop it."""
     log = shlex.quote(str(manifest.folder / "work.log"))
     here = shlex.join(_work(manifest, workers))
     print(f"nothing runs yet; each of these works on it, as often as you like and wherever {manifest.out} is seen:")
@@ -111,10 +111,10 @@ class Slurm:
         ]  # fmt: skip
 
     def leave(self, manifest: Manifest) -> None:
-        """Submit it; or say how.
+        """Submit it, or print how.
 
         Raises:
-            InputError: Slurm does not take it; quotes its reason.
+            InputError: Slurm refuses it; quotes its reason.
         """
         if not self.submit:
             say(manifest, self._workers, shlex.join(self.sbatch(manifest)))
@@ -137,7 +137,7 @@ def _submitted(manifest: Manifest) -> Path:
 
 
 def call_back(manifest: Manifest) -> None:
-    """Take the tasks that wait in Slurm's queue out of it: they would begin after the stop, and go on."""
+    """Cancel the tasks that wait in Slurm's queue: they would start after the stop."""
     try:
         jobs = [line.decode() for line in read_file(_submitted(manifest)).splitlines() if line.isdigit()]
     except (OSError, DamagedRun):
@@ -148,4 +148,4 @@ def call_back(manifest: Manifest) -> None:
     if shutil.which("scancel"):
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     else:
-        print(f"tasks that wait in Slurm's queue are called back by: {shlex.join(command)}")
+        print(f"tasks that wait in Slurm's queue are cancelled by: {shlex.join(command)}")

@@ -1,4 +1,4 @@
-"""What a sweep shows: a live picture in a terminal, a line for each job that ends elsewhere, and the summary."""
+"""A sweep's output: a live display in a terminal, elsewhere a line for each job that ends, and the summary."""
 
 import io
 import sys
@@ -28,7 +28,7 @@ class Display:
     """Progress of the jobs that are left to train.
 
     Args:
-        jobs: those left; their epochs that are done already do not count as progress.
+        jobs: those left; epochs that were done before do not count as progress.
         reused: how many more were finished before.
         slots: workers, for the estimate.
         expected: how many more jobs a source may add.
@@ -59,7 +59,7 @@ class Display:
         self._expected = expected
         self._states: Counter[str] = Counter(reused=reused)
         self._ended: set[str] = set()
-        self._again = 0  # points that went on where an earlier one of the same run had ended
+        self._again = 0  # points that continued an earlier point's run
         self._warnings = 0
         self._epochs = {job.run_id: self._begun[job.run_id] for job in jobs}  # as last seen
         self._start = time.monotonic()
@@ -76,7 +76,7 @@ class Display:
             self.note(f"the tracker failed {self._warnings} runs; their train.log has the reasons")
 
     def add(self, job: Job, expected: int) -> None:
-        """One more from a source, and how many may follow; perhaps a run that ended here before, and goes on."""
+        """One more from a source, and how many may follow; perhaps a run that ended before, and continues."""
         run_id = job.run_id
         if run_id in self._ended:
             self._ended.remove(run_id)
@@ -98,7 +98,7 @@ class Display:
         self._states["reused" if result.reused else result.state] += 1
         if result.warning:
             self._warnings += 1
-            if self._warnings == 1:  # what one run's tracker suffers, the next one's will
+            if self._warnings == 1:  # other runs' trackers will fail alike
                 self.note(f"{job.run_id}: {result.warning}")
         if self._live and result.state == "finished":
             return
@@ -117,7 +117,7 @@ class Display:
             self._console.print(Text(f"      {said}\n      see {job.run.log}", "red"))
 
     def refresh(self, running: Collection[str]) -> None:
-        """Look at the runs that are under way."""
+        """Update the runs that are training."""
         for run_id in running:
             self._epochs[run_id] = max(self._begun[run_id], epochs_done(self._jobs[run_id].run))
         if self._live:
@@ -137,7 +137,7 @@ class Display:
         rows = Table.grid(padding=(0, 2))
         rows.add_column(no_wrap=True)
         begun = sorted(running, key=lambda run_id: self._begun[run_id] - self._epochs[run_id])
-        for run_id in begun[: min(self._slots, _SHOWN)]:  # the others are ready behind them
+        for run_id in begun[: min(self._slots, _SHOWN)]:  # the others are queued
             job = self._jobs[run_id]
             row = last_row(job.run)
             shown = self._brief(row) if row else "starting"
@@ -163,7 +163,7 @@ class Display:
         return "  ".join(parts)
 
     def _left(self) -> str:
-        """``12 min``, or nothing where it cannot be known yet."""
+        """``12 min``, or nothing if it is not known yet."""
         seconds = self._seconds_left()
         return "" if seconds is None else estimate.duration(seconds)
 
@@ -187,14 +187,14 @@ class Display:
 
 
 def _console(*, soft_wrap: bool = False) -> Console:
-    """On stdout. A notebook's says that it is a terminal, but would keep every state of a live picture."""
+    """On stdout. A notebook's says that it is a terminal, but would keep every frame of a live display."""
     terminal = None if sys.stdout is sys.__stdout__ else False
     file = sys.stdout or io.StringIO()  # None where it is closed
     return Console(file=file, force_terminal=terminal, force_jupyter=False, highlight=False, soft_wrap=soft_wrap)
 
 
 def common(jobs: Iterable[Job]) -> frozenset[str]:
-    """The overrides that all jobs share, and that tell none apart."""
+    """The overrides that all jobs share."""
     sets = [frozenset(job.overrides) for job in jobs]
     return frozenset.intersection(*sets) if len(sets) > 1 else frozenset()
 

@@ -1,4 +1,4 @@
-"""What a worker does with one point, wherever it is: train its run, and answer with what came of it."""
+"""A worker's part: train the run of one point, and return its result."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from sweeps.runs.status import Result, State
 
 @dataclass(frozen=True)
 class Job:
-    """A point of a sweep: what was asked for, and the frozen run that came of it."""
+    """A point of a sweep: its overrides, and its frozen run."""
 
     overrides: tuple[str, ...]
     spec: RunSpec
@@ -48,7 +48,7 @@ def execute(job: Job, unwanted: Callable[[], bool] = lambda: False) -> Result:
     """Train a job's run; every exception becomes a result, with the traceback in the run's own log.
 
     Args:
-        unwanted: asked after each epoch, like the stop file: whether the job was called back.
+        unwanted: called after each epoch: whether the job was cancelled.
     """
     start = time.monotonic()
     damage = _Damage()
@@ -119,7 +119,7 @@ class _Damage(logging.Handler):
 
 
 def _record(job: Job) -> None:
-    """What Hydra writes beside a job's results, for those who look there."""
+    """Hydra's own record beside a job's results."""
     if not job.spec.values or (job.run.path / ".hydra" / "hydra.yaml").exists():
         return
     hydra = folder(job.run.path, ".hydra")
@@ -130,7 +130,7 @@ def _record(job: Job) -> None:
 
 @dataclass(frozen=True)
 class Unfit:
-    """What a worker answers that must not train, and why."""
+    """The answer of a worker that must not train, and why."""
 
     worker: str
     reason: str
@@ -142,7 +142,7 @@ def execute_elsewhere(
     """:func:`execute` on a worker that may have joined since they were checked.
 
     Args:
-        proof: path and content of the file that only those see who share the results tree.
+        proof: path and content of a file that is visible only with the shared results tree.
     """
     host = socket.gethostname()
     if _read_token(proof[0]) != proof[1]:
@@ -155,7 +155,7 @@ def execute_elsewhere(
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What a worker says of itself before a sweep begins."""
+    """What a worker reports before a sweep begins."""
 
     host: str
     token: str | None  # what it read in the results tree
@@ -164,10 +164,10 @@ class WorkerInfo:
 
 @contextlib.contextmanager
 def token_file(out: Path) -> Iterator[tuple[Path, str]]:
-    """A file in the results tree, with a token that only a process that sees that very tree can read.
+    """A file in the results tree, with a token that only a process with this tree can read.
 
     Raises:
-        InputError: there can be no file.
+        InputError: the file cannot be written.
     """
     token = uuid.uuid4().hex
     path = out / "sweeps" / f".seen-{token}"
@@ -183,7 +183,7 @@ def token_file(out: Path) -> Iterator[tuple[Path, str]]:
 
 
 def report_worker(path: str) -> WorkerInfo:
-    """Read a file that the main process has just written: proof that both see one results tree."""
+    """Read a file that the main process has just written: proof that both see the same tree."""
     return WorkerInfo(socket.gethostname(), _read_token(path), code.package_digest("sweeps"))
 
 

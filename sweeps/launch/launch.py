@@ -37,51 +37,51 @@ class Executor(Protocol):
         """Raise InputError if the workers cannot use the results tree."""
 
     def submit(self, job: Job) -> Future[Result]:
-        """A worker that dies is an result ("lost"), not an exception."""
+        """A worker's death is a result ("lost"), not an exception."""
 
     def news(self) -> list[str]:
-        """What the user should know of workers, a line each, since this was last asked."""
+        """Lines for the user about workers since the last call."""
 
     def interrupt(self) -> None:
-        """Hurry running jobs to their end, where there is a way. They also watch the sweep's stop file."""
+        """End running jobs soon, if there is a way. They also watch the sweep's stop file."""
 
     def close(self) -> None:
-        """End all workers, whatever they do."""
+        """End all workers, also busy ones."""
 
 
 class JobSource(Protocol):
-    """Jobs that follow from what came of earlier ones, as a search's do."""
+    """Jobs that depend on the results of earlier ones, as in a search."""
 
     @property
     def expected(self) -> int:
-        """How many there may still be."""
+        """How many more there may be."""
 
     def next(self) -> Job | None:
-        """One for a slot that is free; None if there is none before more has ended, or none at all any more."""
+        """A job for a free slot; None if there is none now, because others must end first or all are done."""
 
     def ended(self, result: Result) -> None:
-        """How one of its points ended; "interrupted" if the sweep stops before the run is where it should be."""
+        """How one of its points ended; "interrupted" if the sweep stops before the run is complete."""
 
 
 @dataclass(frozen=True)
 class Policy:
     """What to do when something goes wrong."""
 
-    retries: int  # of a job whose worker died twice at the same epoch; one that got further is tried again for free
+    retries: int  # of a job whose worker died twice at the same epoch; one that got further is retried in any case
     timeout: float | None  # seconds that a job may take
     on_error: str  # continue | stop
 
 
-_PATIENCE = 60.0  # seconds for the workers to come to a checkpoint; what they have not saved by then is in flight
+_PATIENCE = 60.0  # seconds for the workers to reach a checkpoint
 
 
 class Sweep:
-    """Takes the points of a plan to their ends on an executor.
+    """Runs the points of a plan on an executor.
 
     Args:
-        stop_file: is made to stop the jobs of this sweep, wherever they run.
+        stop_file: created to stop the jobs of this sweep, on any machine.
         program: whose runs they are.
-        halt: why to stop now, if there is a reason; asked again and again.
+        halt: a reason to stop now, if any; called repeatedly.
         wait: at the end for runs that other processes train; otherwise they are left to those.
     """
 
@@ -147,7 +147,7 @@ class Sweep:
     def _fill(self) -> None:
         """Keep each slot busy and a job ready behind it, so that no worker waits for this process between jobs.
 
-        A source is asked only for slots that are free: what it says next depends on what it knows by then.
+        A source is asked only for free slots, so that it decides with as many results as possible.
         """
         while not self._stopping and len(self._running) < 2 * self._executor.slots:
             free = len(self._running) < self._executor.slots
@@ -173,7 +173,7 @@ class Sweep:
         self._events.put((job, _result(job, done)))
 
     def _next_events(self) -> Iterator[tuple[Job, Result]]:
-        """What has come in, waiting a little for the first."""
+        """Events so far, waiting briefly for the first."""
         with contextlib.suppress(queue.Empty):
             event = self._events.get(timeout=self._display.interval)
             while True:

@@ -1,4 +1,4 @@
-"""What a sweep leaves of itself: <out>/sweeps/<name>/manifest.json, the list of its runs and their overrides."""
+"""<out>/sweeps/<name>/manifest.json: the list of a sweep's runs and their overrides."""
 
 import json
 import os
@@ -41,34 +41,34 @@ class Manifest:
         self._word = self._stop_word()
 
     def stop(self) -> None:
-        """Ask all that work on this sweep now, wherever they are, to stop.
+        """Ask everything that works on this sweep now, on any machine, to stop.
 
-        By a new word, which whoever begins later takes for the old one: so it stops none of those, and no clocks are
-        compared.
+        Writes a new word, which processes that start later take for the old one: those continue, and no clocks
+        are compared.
         """
         folder(self.out, "sweeps", self.name)
         write_atomic(self._word_file, uuid.uuid4().hex.encode())
 
     def halt(self) -> str | None:
-        """Why to stop, if :meth:`stop` was called since this object was made."""
+        """The reason to stop, if :meth:`stop` was called after this object was created."""
         word = self._stop_word()
         if self._word is None:
             self._word = word
-        return None if word in (None, b"", self._word) else "stopping at a checkpoint, as sweeps stop asks"
+        return None if word in (None, b"", self._word) else "stopping at a checkpoint, since sweeps stop was called"
 
     @property
     def _word_file(self) -> Path:
         return self.folder / "stop"
 
     def _stop_word(self) -> bytes | None:
-        """Empty if there is none; None if that cannot be told."""
+        """Empty if there is none; None if it cannot be read."""
         try:
             return read_if_there(self._word_file) or b""
         except (OSError, DamagedRun):
             return None
 
     def add(self, jobs: Sequence[Job], command: Sequence[str]) -> None:
-        """Write the jobs down before the first of them starts."""
+        """Record the jobs before the first one starts."""
         folder(self.folder.parent.parent, "sweeps", self.name)
         with lock(self.folder / ".lock"):
             known = self._read()

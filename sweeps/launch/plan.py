@@ -33,7 +33,7 @@ _ABSENT = object()
 
 
 def split(jobs: Iterable[Job], program: Program | None = None) -> tuple[list[Result], list[Job]]:
-    """Those that have come to their end already, and those with something left to train."""
+    """Those that are finished, and those with something left to train."""
     ended, left = [], []
     for job in jobs:
         result: Result | None
@@ -75,7 +75,7 @@ class Planner:
         self._is_key = lru_cache(maxsize=None)(self._find_key)
 
     def plan(self, points: Iterable[tuple[tuple[str, ...], Sequence[str]]]) -> list[Job]:
-        """Different runs, in order; of points that are one run, the one with the most epochs.
+        """Different runs, in order; of points with the same run, the one with the most epochs.
 
         Args:
             points: overrides, and the conditions that must hold.
@@ -200,7 +200,7 @@ class Planner:
 
 
 def _is_typed(node: Any) -> bool:
-    """Whether values have to be of declared types, into which Hydra converts them."""
+    """Whether there are declared types, into which Hydra converts values."""
     if OmegaConf.get_type(node) not in (dict, list, None) or node._metadata.element_type not in (Any, None):
         return True
     if node._is_none() or node._is_missing() or node._is_interpolation():

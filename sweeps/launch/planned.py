@@ -1,7 +1,7 @@
-"""What is left of a sweep, on disk: all that a worker needs which starts elsewhere, or when the planner is long gone.
+"""The remaining jobs of a sweep, on disk: everything for workers that start elsewhere or later.
 
 <out>/sweeps/<name>/plan-<digest>.jobs: a line of JSON, then a pickle of program, jobs and policy. It is the one file of
-a results tree that can run code, so it is sealed with a key that the user alone has, and is not unpickled without.
+a results tree that can run code, so it is signed with a key that only the user has, and not unpickled without it.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Planned:
     policy: Policy
 
     def write(self, folder: Path, points: Sequence[Job]) -> None:
-        """Into a sweep's folder; it replaces what was left when the same points were planned before."""
+        """Into a sweep's folder; it replaces an earlier plan of the same points."""
         names = "\n".join(sorted(f"{job.run_id} {job.spec.epochs}" for job in points))
         path = folder / f"plan-{hashlib.sha256(names.encode()).hexdigest()[:10]}.jobs"
         jobs = [replace(job, failure=last_failure(job.run)) for job in self.jobs]
@@ -64,10 +64,10 @@ def plans(out: Path, name: str) -> list[Path]:
 
 @contextlib.contextmanager
 def opened(path: Path, out: Path, *, trust: bool) -> Iterator[tuple[Program, Planned]]:
-    """The program and what was planned of it, in the planner's working directory if it is there.
+    """The program and its plan, in the planner's working directory if it exists.
 
     Args:
-        out: where the results tree is seen here.
+        out: the results tree's path here.
         trust: also what another user planned.
 
     Raises:
@@ -77,11 +77,11 @@ def opened(path: Path, out: Path, *, trust: bool) -> Iterator[tuple[Program, Pla
         header, content = _split(read_file(path, _LARGEST))
     except (OSError, DamagedRun, ValueError, TypeError) as error:
         raise InputError(
-            "plan", str(path), f"cannot be read ({error}); the sweep's own command plans it again"
+            "plan", str(path), f"cannot be read ({error}); repeat the sweep's own command to plan it again"
         ) from None
     if not trust and not _is_ours(header, content):
         raise InputError(
-            "plan", str(path), "is sealed by no key of yours, and working on it runs code that stands in it: plan the "
+            "plan", str(path), "is not signed by your key, and working on it runs code from it: plan the "
             "sweep again by its own command, or say --trust"
         )  # fmt: skip
     if (header.get("python"), header.get("package")) != (_python(), code.package_digest("sweeps")):
@@ -126,7 +126,7 @@ def _is_ours(header: dict[str, Any], content: bytes) -> bool:
 
 
 def _key() -> bytes | None:
-    """The user's own, made when it is first needed; None where there can be none."""
+    """The user's key, created when first needed; None if it cannot be created."""
     import platformdirs
 
     path = platformdirs.user_data_path("mlp-sweeps") / "plan.key"

@@ -1,7 +1,7 @@
-"""The local executor: worker processes that share nothing, and one thread that supervises them.
+"""The local executor: worker processes that share nothing, supervised by one thread.
 
-Each worker is a fresh interpreter at the other end of a socket of its own, so one that is killed, at any moment, breaks
-nothing but its own connection. It is no child of :mod:`multiprocessing`, which would also start a resource tracker,
+Each worker is a new interpreter with its own socket, so a worker that is killed at any moment breaks only its own
+connection. It is not a child of :mod:`multiprocessing`, which would also start a resource tracker,
 import the main program in each worker, and show the workers to the host program as children of its own.
 """
 
@@ -47,10 +47,10 @@ _BOOTSTRAP = (
 
 
 def workers_for(workers: int | None, threads: int) -> int:
-    """As many workers of so many threads as the cores hold, unless a number is asked for.
+    """As many workers with this number of threads as the cores allow, unless a number is given.
 
     Raises:
-        InputError: either is no whole number ≥ 1.
+        InputError: one of them is not a whole number ≥ 1.
     """
     threads = integer(ge=1)("hydra.launcher.threads", threads)
     asked = optional(integer(ge=1, le=1024))("hydra.launcher.workers", workers)
@@ -95,23 +95,23 @@ class Pool:
         future.set_running_or_notify_cancel()  # it cannot be cancelled
         self._queue.append((job, dumps(job), future))  # its values may be of classes of __main__
         self._wake()
-        if self._closed:  # the supervisor may not have seen it
+        if self._closed:  # the supervisor may not have noticed
             self._finish_queue(_not_begun)
         return future
 
     def news(self) -> list[str]:
-        """Nothing: a worker that dies is told as what its job suffered."""
+        """Nothing: a worker's death is reported as its job's."""
         return []
 
     def interrupt(self) -> None:
-        """Ask the workers to end their runs at once; idle ones just end. No job is started any more."""
+        """Ask the workers to end their runs at once; idle ones just end. No more jobs are started."""
         self._interrupted = True
         for worker in tuple(self._workers):
             worker.process.terminate()
         self._wake()
 
     def close(self) -> None:
-        """End all workers; what is running has a moment to react to SIGTERM."""
+        """End all workers; running ones have a moment to react to SIGTERM."""
         self._closed = True
         self._wake()
         self._supervisor.join()
@@ -141,7 +141,7 @@ class Pool:
                 return
             try:
                 self._workers.append(_Worker.start(self._greeting, self._threads))
-            except OSError as error:  # no process, memory or descriptor is left
+            except OSError as error:  # out of processes, memory or descriptors
                 self._note_failed_start(error.strerror or str(error))
 
     def _note_failed_start(self, why: str) -> None:
@@ -166,7 +166,7 @@ class Pool:
                     worker.deadline = float("inf") if job.timeout is None else time.monotonic() + job.timeout + _GRACE
 
     def _listen(self) -> None:
-        """Wait for the workers, the bell or the next tick, and take in what has happened."""
+        """Wait for the workers, the bell or the next tick, and handle what has happened."""
         ready = set(wait([self._bell, *(worker.connection for worker in self._workers)], _TICK))
         if self._bell in ready:
             self._bell.recv(4096)
@@ -191,7 +191,7 @@ class Pool:
             worker.ready, self._failed_starts = True, 0
 
     def _remove(self, worker: "_Worker", state: State = State.LOST, error: str = "") -> None:
-        """Wait for the end of one that is dead, or as good as; its job is lost unless it says otherwise."""
+        """Wait for the end of a dying worker; its job is lost unless a result says otherwise."""
         self._workers.remove(worker)
         status = worker.end(patience=1.0)
         worker.finish(state, error or _cause(status))
@@ -232,13 +232,13 @@ class _Worker:
 
     @classmethod
     def start(cls, greeting: list[bytes], threads: int | None) -> "_Worker":
-        # The last word is for those who look at a list of processes.
+        # The last argument is for lists of processes.
         flags = [*subprocess._args_from_interpreter_flags(), "-P"]  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", _BOOTSTRAP, "sweeps-worker"]
         ours, theirs = socket.socketpair()
         with ours, theirs:
             for end in (ours, theirs):
-                end.setblocking(True)  # whatever the host program's default
+                end.setblocking(True)  # the host program may have another default
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # one stopped inside a message holds up no other
                 ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALL, 0))
             environment = ({"OMP_NUM_THREADS": str(threads)} if threads else {}) | os.environ
@@ -249,7 +249,7 @@ class _Worker:
         return worker
 
     def answer(self, result: Result | str) -> None:
-        """This is what came of its job, if it has one; a text is an exception's."""
+        """Set its job's result, if it has a job; text is an exception's."""
         if isinstance(result, str) and self.job:
             result = _ended(self.job, State.FAILED, result)
         future, self.future, self.job, self.deadline = self.future, None, None, float("inf")
@@ -268,7 +268,7 @@ class _Worker:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self.process.wait(seconds)
             self.process.kill()
-        return -signal.SIGKILL  # the kernel does not let go of it yet, e.g. for a dead file server
+        return -signal.SIGKILL  # the kernel still holds it, e.g. for a dead file server
 
 
 def _ended(job: Job, state: State, error: str) -> Result:
@@ -292,7 +292,7 @@ def _not_begun(job: Job) -> Result:
 
 
 def _work(main: Connection) -> None:
-    """All that a worker does: answer jobs until the main process closes the connection."""
+    """A worker's main loop: run jobs until the main process closes the connection."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the host program may ignore it
     signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
     with contextlib.suppress(EOFError, ConnectionError):
@@ -309,7 +309,7 @@ def _work(main: Connection) -> None:
 
 
 def _follow(parent: int) -> None:
-    """End with the main process, even if that was killed: at the next batch if training, for certain soon after."""
+    """End with the main process, even if that was killed: at the next batch, or soon after."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The Ray engine: plain tasks on a cluster that is running."""
+"""The Ray executor: plain tasks on a running cluster."""
 
 import contextlib
 import importlib
@@ -55,14 +55,14 @@ class Ray:
     """Tasks on the nodes of a Ray cluster, which may come and go."""
 
     def __init__(self, options: Options) -> None:
-        # Its own words would run into the display, so all that can be switched off is; an error becomes an outcome.
+        # Ray's own output would disturb the display, so it is switched off where possible; an error becomes a result.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # else a dead node's log, log_to_driver or not
         self._ray = extras.load("ray", extra="ray", field="hydra/launcher", value="ray")
         self._options = options
         self._connect()
         self._errors = self._ray.exceptions
-        # max_retries=0: trying again is the sweep's, which shows and counts it.
+        # max_retries=0: the sweep retries, shows and counts.
         self._task = self._ray.remote(
             num_cpus=options.num_cpus, memory=options.memory, max_retries=0, scheduling_strategy="SPREAD"
         )(execute_elsewhere)
@@ -89,7 +89,7 @@ class Ray:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 said.seek(0)
                 if b"InvalidAuthToken" in said.read():
-                    reason = "it asks for a token, or for another one; see RAY_AUTH_MODE in docs/clusters.md"
+                    reason = "it needs a token, or another one; see RAY_AUTH_MODE in docs/clusters.md"
                 raise InputError(
                     "hydra.launcher.address", self._options.address, f"no Ray cluster there: {reason}"
                 ) from None
@@ -119,7 +119,7 @@ class Ray:
         while not self._fitting_nodes():
             if time.monotonic() > deadline:
                 raise InputError(
-                    "hydra.launcher.num_cpus", f"{self._options.num_cpus:g}", "no node of the cluster has so many"
+                    "hydra.launcher.num_cpus", f"{self._options.num_cpus:g}", "no node of the cluster has this many"
                 )
             time.sleep(0.5)
         path, token = self._kept.enter_context(token_file(out))
@@ -163,24 +163,24 @@ class Ray:
             outer.set_exception(error)
 
     def news(self) -> list[str]:
-        """Nothing: a node that dies is told as what its jobs suffered."""
+        """Nothing: a node's death is reported as its jobs'."""
         return []
 
     def interrupt(self) -> None:
-        """Call back what has not begun; to what runs, this is a SIGINT."""
+        """Cancel what has not begun; running jobs get a SIGINT."""
         for ref in list(self._refs.values()):
             with contextlib.suppress(self._errors.RayError, ValueError):
                 self._ray.cancel(ref, force=False)
 
     def close(self) -> None:
-        """Leave the cluster; Ray ends what of ours still runs there."""
+        """Leave the cluster; Ray ends our running jobs."""
         self._kept.close()
         self._ray.shutdown()
 
 
 @contextlib.contextmanager
 def _overheard() -> Iterator[IO[bytes]]:
-    """What Ray's core, which is no Python, writes to stderr meanwhile; the reason for an error may be nowhere else."""
+    """What Ray's core (not Python) writes to stderr meanwhile; an error's reason may be only there."""
     with tempfile.TemporaryFile() as file:
         stderr = os.dup(2)
         os.dup2(file.fileno(), 2)
@@ -196,10 +196,10 @@ _SETTINGS = 4  # the type, byte 3, of the frame that a server begins with
 
 
 def _probe(address: str) -> None:
-    """Whether somebody there speaks gRPC, as Ray does; itself it takes minutes to find that nobody does, or forever.
+    """Check that a server speaks gRPC, as Ray does; Ray itself takes minutes or forever to find that none does.
 
     Raises:
-        OSError: nobody does.
+        OSError: it does not.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
@@ -213,4 +213,4 @@ def _probe(address: str) -> None:
         except TimeoutError:
             frame = b""
         if len(frame) < 9 or frame[3] != _SETTINGS:
-            raise ConnectionError("who listens there does not answer as one")
+            raise ConnectionError("what listens there does not speak gRPC")

@@ -1,7 +1,7 @@
 """How a program reaches a worker: by reference where the worker can import it, by value (cloudpickle) where not.
 
-By value goes what lives in ``__main__``: functions and classes of a script, a notebook or stdin, whether or not it has
-``if __name__ == "__main__"``; the worker never runs the script. With it go the search path, what was registered with
+Sent by value: functions and classes of ``__main__``, which is a script, a notebook or stdin, with or without ``if
+__name__ == "__main__"``; the worker never runs the script. With them go the search path, what was registered with
 Hydra and OmegaConf (ConfigStore, resolvers), and entries that were added to the program's registries.
 """
 
@@ -32,7 +32,7 @@ class Sent:
     folder: str
     """The working directory, which a job's relative paths mean."""
     sweep: str
-    """Tells one sweep from the next, before which the user may have edited the code."""
+    """Distinguishes sweeps, between which the user may have edited the code."""
     packages: tuple[tuple[str, str], ...] = ()
     """This package, and that of a program which the worker imports, with the SHA-256 of their sources here."""
 
@@ -49,7 +49,7 @@ def pack(program: Program) -> Sent:
     packages = tuple((name, code.package_digest(name)) for name in names)
     try:
         return Sent(path, _dumps(imported or _by_value(program)), os.getcwd(), uuid.uuid4().hex, packages)
-    except Exception as error:  # whatever an object's own pickling raises
+    except Exception as error:  # an object's own pickling can raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             "function", program.source, f"cannot be sent to a worker{_because_of(program.function)}: {reason}"
@@ -88,7 +88,7 @@ def unpacked(sent: Sent) -> Iterator[Program]:
 
 @functools.lru_cache(maxsize=8)
 def foreign(sent: Sent) -> str | None:
-    """The package that is another one here than where it was sent from, if one is."""
+    """A package that differs from the sender's, if one does."""
     _unpack(sent)  # for its search path
     return next((name for name, digest in sent.packages if code.package_digest(name) != digest), None)
 
@@ -147,7 +147,7 @@ def _by_value(program: Program) -> dict[str, Any]:
 
 
 def _definitions() -> dict[str, Any]:
-    """Functions and classes of the main program that can go, for ``_target_: __main__.Net`` and the like."""
+    """Functions and classes of the main program that can be sent, for ``_target_: __main__.Net`` and the like."""
     main = sys.modules.get("__main__")
     own = {
         name: value
@@ -188,7 +188,7 @@ def _set_singletons(state: Mapping[str, Any]) -> None:
 
 
 def _added(program: Program) -> dict[str, dict[str, Any]]:
-    """What the user put into the program's registries: entries that its own package did not bring."""
+    """The user's entries in the program's registries: those not from its own package."""
     package = program.function.__module__.partition(".")[0]
     added = {}
     for place in program.registries:

@@ -1,4 +1,4 @@
-"""A sweep from Python: any function over a grid, or a program by its Hydra configuration, and what came of it."""
+"""A sweep from Python: any function over a grid, or a program with its Hydra configuration; returns tables."""
 
 import contextlib
 import io
@@ -49,9 +49,9 @@ def sweep(
     >>> sweep(train, {"lr": [0.1, 0.01], "seed": range(5)}).runs[["lr", "seed", "result"]]
     >>> sweep(mlp.program, {"lr": [0.1, 0.01]}, "experiment=lr", "seed=0,1,2", epochs=3, workers=2)
 
-    Blocks until all is done. Workers are processes of their own, also in a notebook, and in a script without
-    ``if __name__ == "__main__"``. Ctrl-C stops them at a checkpoint and raises KeyboardInterrupt; the same call again
-    goes on.
+    Blocks until all runs are done. Workers are processes, also in a notebook, and in a script without
+    ``if __name__ == "__main__"``. Ctrl-C stops them at a checkpoint and raises KeyboardInterrupt; the same call
+    continues.
 
     Args:
         function: ``function(cfg)`` or ``function(cfg, run)``; or a :class:`Program`.
@@ -59,7 +59,7 @@ def sweep(
             configuration also overrides as on the command line, ``"lr=0.1,0.01"``, which every grid is crossed with.
         out: the results tree.
         epochs: of each run, where the program declares a budget; unless a grid says otherwise.
-        workers: processes; None is as many as the cores hold.
+        workers: processes; None: as many as the cores allow.
         name: of the sweep, in ``out``/sweeps; made from the points if there is none.
         quiet: print nothing.
         options: for a plain function: ``budget``, ``ignore``, ``metric`` and so on, as for :func:`sweeps.program`;
@@ -67,7 +67,7 @@ def sweep(
             launcher's YAML.
 
     Returns:
-        The runs of these points; as of ``epochs``, where all have the same. What failed is in it too, and warned of.
+        The runs of these points; as of ``epochs``, where all have the same. Failed runs are included, with a warning.
 
     Raises:
         InputError: a point cannot be used; nothing was trained.
@@ -96,7 +96,7 @@ def _by_grid(
 ) -> SweepResult:
     """Points from mappings alone, without Hydra's composition."""
     if epochs is not None and program.budget is None:
-        raise InputError("epochs", epochs, 'means nothing to this function; budget="epochs" says which key it is')
+        raise InputError("epochs", epochs, 'is not known to this function; declare budget="epochs"')
     tracker = choice(settings.get("tracker", "none"))
     jobs: dict[str, Job] = {}
     grids: tuple[Any, ...] = what or ({},)
@@ -156,7 +156,7 @@ def _put(values: dict[str, Any], key: str, item: Any) -> None:
 def _by_hydra(
     program: Program, what: Any, out: Path, epochs: int | None, workers: int | None, name: str | None, settings: Any
 ) -> SweepResult:
-    """What the program's command line does with ``--multirun``."""
+    """As the program's command line does with ``--multirun``."""
     overrides = [word for word in what if isinstance(word, str)]
     grids = [_plain(grid) for grid in what if not isinstance(grid, str)]
     arguments = {

@@ -1,4 +1,4 @@
-"""A worker is a command: it takes what is left of sweeps, until nothing is; any number of them, anywhere."""
+"""``mlp-sweeps work``: a worker that trains the remaining runs of sweeps; any number of them, on any machine."""
 
 import contextlib
 import itertools
@@ -27,7 +27,7 @@ from sweeps.runs.status import State
 
 
 def work(out: Path, names: Sequence[str], *, workers: int, max_time: float, trust: bool) -> int:
-    """Train what is left of the sweeps; of all that are planned under ``out`` if none is named.
+    """Train the remaining runs of the sweeps; of all that are planned under ``out`` if none is named.
 
     Args:
         max_time: seconds after which to stop at a checkpoint.
@@ -67,25 +67,23 @@ def _plans(out: Path, name: str) -> list[Path]:
     """Of a sweep that is there; the newest first.
 
     Raises:
-        InputError: there is no such sweep, or it is none that workers can go on with.
+        InputError: there is no such sweep, or workers cannot continue it.
     """
     command = read_manifest(out, name)["command"]
     found = plans(out, name)
     if not found:
-        raise InputError(
-            "sweep", name, f"has no plan to work on; its own command goes on with it: {shlex.join(command)}"
-        )
+        raise InputError("sweep", name, f"has no plan to work on; continue with its own command: {shlex.join(command)}")
     return found
 
 
 class _Plan:
-    """What a worker does for one of a sweep's plans."""
+    """A worker's part in one of a sweep's plans."""
 
     def __init__(self, out: Path, name: str, path: Path, end: float, trust: bool) -> None:
         self._out, self._name, self._path, self._end, self._trust = out, name, path, end, trust
         self._manifest = Manifest(out, name)
         self._states: Counter[State] | None = None
-        """How its runs stand; None before they were looked at."""
+        """The states of its runs; None before they were read."""
 
     @property
     def is_done(self) -> bool:
@@ -93,7 +91,7 @@ class _Plan:
 
     def _halt(self) -> str | None:
         if time.monotonic() > self._end:
-            return "stopping at a checkpoint, for --max-time is over"
+            return "stopping at a checkpoint, since --max-time is over"
         return self._manifest.halt()
 
     def work(self, workers: int, wait: bool) -> int | None:
@@ -119,15 +117,15 @@ class _Plan:
         return status - 128 if status > 128 else None
 
     def tell(self) -> None:
-        """How the sweep stands, and what goes on with it."""
+        """How the sweep stands, and what continues it."""
         if self._states is None:  # a signal came first
             return
         print(f"{self._name}: {_counted(self._states)}")
         if self._states[State.INTERRUPTED]:
-            print("  what is left: the same command, or any other worker, goes on with it")
+            print("  to continue: repeat the command, or start any other worker")
         if self._states[State.FAILED]:
             command = shlex.join(read_manifest(self._out, self._name)["command"])
-            print(f"  what failed is tried again by the sweep's own command: {printable(command)}")
+            print(f"  failed runs are tried again by the sweep's own command: {printable(command)}")
 
 
 def _has_begun(job: Job) -> bool:
@@ -140,7 +138,7 @@ def _counted(states: Counter[State]) -> str:
 
 
 def stop(out: Path, names: Sequence[str]) -> None:
-    """End the sweeps at checkpoints, wherever they are worked on; who begins on them later is not stopped.
+    """End the sweeps at checkpoints, on any machine; workers that start later are not stopped.
 
     Raises:
         InputError: no such sweep.
@@ -172,7 +170,7 @@ def seconds(field: str, value: str) -> float:
     """``55m``, ``1h30m``, ``90s`` or ``90`` in seconds.
 
     Raises:
-        InputError: it is no such time.
+        InputError: it is not such a time.
     """
     match = _DURATION.fullmatch(value)
     if not match or not any(match.groups()):
