@@ -87,7 +87,7 @@ def test_damage_is_named_in_the_terminal_alone_and_in_a_sweep(small, command):
         done = command(*words, *small)
         assert done.returncode == 0, done.stderr
         shown = done.stdout + done.stderr
-        assert shown.count(f"{path}/metrics.csv: damaged since it was written; going on from the checkpoint") == 1
+        assert shown.count(f"{path}/metrics.csv: damaged since it was written; continuing from the checkpoint") == 1
         assert shown.count(f"{path}/checkpoint.npz: damaged checkpoint (not as it was written") == 1
 
 

@@ -527,7 +527,7 @@ def test_a_sealed_checkpoint_is_not_believed_either(small, kind, caplog):
     )
     run.checkpoint.write_bytes(checkpoint._seal(content, run.path.name))
     assert train(config).epoch == 4
-    assert "going on from the one before" in caplog.text
+    assert "continuing from the one before" in caplog.text
     assert "training from epoch 3 to 4" in run.log.read_text()
 
 

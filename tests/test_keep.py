@@ -218,7 +218,7 @@ def test_what_needs_a_network_says_that_it_was_pruned(command, tmp_path):
     said = command("prune", "--keep", "none", "--out", out, module="sweeps").stdout
     assert said == f"pruned 1 run: 1 file, {freed / 1e6:.3g} MB\n"
     assert command(*words).returncode == 0  # finished as before
-    message = f"error: run={name}: was pruned: its checkpoint is gone; python -m sweeps rm {name}, and training it"
+    message = f"error: run={name}: was pruned, so its checkpoint is gone; to train it again: python -m sweeps rm {name}"
     for again in (
         command(name, "--out", out, module="mlp.evaluate"),
         command("epochs=2", *words[1:]),

@@ -1,1 +1,1 @@
-"""Read back what runs left: directories as records, records as tables, statistics over seeds."""
+"""Read runs: directories as records, records as tables, statistics over seeds."""

@@ -1,4 +1,4 @@
-"""From run directories to two tidy tables, for everything that draws, tabulates or concludes.
+"""From run directories to two tidy tables, for figures, tables and verdicts.
 
     load   the tables, whole or filtered, as DataFrames: ``sweeps.load("outputs", "activ=gelu", "lr<=0.01")``
     write  the tables as Parquet and CSV
@@ -65,7 +65,7 @@ OWN = (*_STANDING, *_MEASURED, *_RECORDED)
 
 @dataclass(frozen=True)
 class Collection:
-    """What was found."""
+    """The runs of a results tree."""
 
     runs: pd.DataFrame
     """One row per run, ordered by its id."""
@@ -74,18 +74,18 @@ class Collection:
     problems: tuple[str, ...]
     """One line for each directory that could not be read: "<dir>: <reason>"."""
     out: Path = Path("outputs")
-    """The results tree that it is from."""
+    """The results tree."""
     metric: str | None = None
-    """What most of the runs judge an epoch by; None if no run says."""
+    """The metric that judges an epoch, in most of the runs; None if no run records one."""
     maximize: bool = True
     """Whether its highest value is the best."""
 
     def steps(self) -> pd.DataFrame:
-        """What the runs logged within epochs, read when asked for: a row per run, epoch and step, then every metric."""
+        """What the runs logged within epochs, read on demand: a row per run, epoch and step, then every metric."""
         return steps.load(self.out, self._last_epochs())
 
     def items(self, name: str) -> pd.DataFrame:
-        """What came of each item in the runs' last epochs, read when asked for: a row per run, a column per item.
+        """The items of the runs' last epochs, read on demand: a row per run, a column per item.
 
         Raises:
             InputError: no run has logged such items, or not all are of the same data.
@@ -97,12 +97,12 @@ class Collection:
 
 
 def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, epochs: int | None = None) -> Collection:
-    """Everything under ``out``/runs that fulfils the filters. Only what changed since the last time is read again.
+    """All runs under ``out``/runs that pass the filters. Only files that changed are read again.
 
     Args:
         filters: ``"activ=relu,gelu"``, ``"lr<=0.01"``, ``"state!=failed"``; all must hold.
         sweep: only the runs of this sweep, by its manifest.
-        epochs: every run as of this epoch: what came later is cut off, and a run that got as far is "finished".
+        epochs: every run as of this epoch: later epochs are cut off, and a run that got this far is "finished".
 
     Raises:
         InputError: no such directory, sweep or column; a filter that cannot be read.
@@ -143,7 +143,7 @@ def read_manifest(out: Path, name: str) -> dict[str, Any]:
     """A sweep's manifest: ``{"name", "created", "command", "runs": [{"run_id", "overrides", "epochs"}, …]}``.
 
     Raises:
-        InputError: there is no such sweep (the message lists those there are), or its manifest is damaged.
+        InputError: there is no such sweep (the message lists the existing ones), or its manifest is damaged.
     """
     try:
         sweeps = [entry.name for entry in listed(out, "sweeps") if entry.is_dir(follow_symlinks=False)]
@@ -184,12 +184,12 @@ def write(collection: Collection, out: Path) -> list[Path]:
         write_atomic(csv, buffer.getvalue())
         buffer = io.BytesIO()
         pq.write_table(arrow, buffer)
-        write_atomic(parquet, buffer.getvalue())  # last: its fingerprint vouches for the CSV as well
+        write_atomic(parquet, buffer.getvalue())  # last: its fingerprint covers the CSV as well
     return written
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for CSV: what a run says of itself is not to compute anything in a spreadsheet."""
+    """The table for CSV, with text that cannot be a formula in a spreadsheet."""
 
     def harmless(value: Any) -> Any:
         return no_formula(value) if isinstance(value, str) else value
@@ -209,7 +209,7 @@ _Judge = tuple[str | None, bool]
 
 
 def _judge(row: Mapping[str, Any], logged: Sequence[str]) -> _Judge:
-    """By the run's own account; a run of release 0.1 gives none, and goes by its validation accuracy."""
+    """As the run records it; a run of release 0.1 records none, and is judged by its validation accuracy."""
     if row["program"] is None and row["metric"] is None:
         return ("valid_acc" if "valid_acc" in logged else None), True
     return row["metric"], row["maximize"]

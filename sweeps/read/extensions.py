@@ -1,7 +1,7 @@
-"""What other packages add to the readers, found through their entry points.
+"""Extensions of the readers by other packages, found through entry points.
 
 sweeps.columns   a function ``columns(identity)``: a run's configuration columns, or None for another program's runs
-sweeps.commands  a function ``add(command)``: further commands of ``python -m sweeps``
+sweeps.commands  a function ``add(command)``: further commands of ``mlp-sweeps``
 sweeps.studies   a function ``studies()``: a folder of studies, each a .yaml file
 """
 

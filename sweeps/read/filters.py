@@ -36,7 +36,7 @@ class Filter:
     values: tuple[str, ...]
 
     def holds(self, table: pd.DataFrame) -> "pd.Series[bool]":
-        """Whether each row fulfils it. A missing value equals nothing, and is neither less nor greater.
+        """Whether each row passes. A missing value equals nothing, and is neither less nor greater.
 
         Raises:
             InputError: no such column, or the column's kind cannot be compared so.
@@ -102,7 +102,7 @@ def _conditions(text: str) -> list["Filter | Expression"]:
 
 
 def apply(table: pd.DataFrame, filters: "Iterable[Filter | Expression]") -> pd.DataFrame:
-    """The rows that fulfil all filters, in order, the index kept.
+    """The rows that pass all filters, in order, with their index.
 
     Raises:
         InputError: as :meth:`Filter.holds`.

@@ -1,4 +1,4 @@
-"""What came of each item in many runs as one table, to resample runs and items: a bootstrap of seeds × test images."""
+"""The items of many runs as one table, for resampling runs and items: a bootstrap of seeds × test images."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def load(out: Path, epochs: Mapping[str, int], name: str) -> pd.DataFrame:
 
     Args:
         out: the results tree.
-        epochs: run's id → the epoch whose items are asked for.
+        epochs: run's id → the epoch whose items are wanted.
         name: as they were logged.
 
     Returns:

@@ -1,4 +1,4 @@
-"""One run directory as plain data, or the reason why it is not a run: nothing in it is trusted.
+"""One run directory as plain data, or the reason why it is not a run. Nothing in it is trusted.
 
 Record    a run as the collector keeps it
 read      run directory → Record
@@ -23,7 +23,7 @@ from sweeps.runs.reading import brief, read_identity
 from sweeps.runs.status import State
 
 MOST_METRICS = 1000
-"""A stranger's runs must not widen the table of all epochs beyond the memory."""
+"""Runs of others must not widen the table of all epochs beyond the memory."""
 
 _STATUS = ("state", "target", "host", "worker", "started", "updated", "error", "program", "metric")
 _PROVENANCE = ("git_commit", "source_sha256", "python", "numpy", "cpu", "blas")
@@ -37,7 +37,7 @@ class Record(NamedTuple):
     """A run, flat enough for a cache."""
 
     live: bool
-    """It says that it is running; whether that is so must be checked each time."""
+    """Its status is "running", which must be checked each time."""
     row: dict[str, Any]
     """``config``, columns of the configuration, apart from status and provenance, so that no key hides those;
     ``ruled``: their names are the program's own."""
@@ -71,7 +71,7 @@ def read(run: RunDir) -> Record:
 
 
 def check(live: object, row: Any, columns: Any, count: object) -> None:
-    """What :func:`read` gives, when it comes from a cache.
+    """Check a record from a cache, and return it as :func:`read` does.
 
     Args:
         count: of the epochs.
@@ -134,7 +134,7 @@ def _config(identity: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         chosen = next((columns for columns in found if columns is not None), None)
     except InputError as error:
         raise DamagedRun(f"config.yaml: {error}") from None
-    except Exception as error:  # a rule of any package, on a configuration that may be a stranger's
+    except Exception as error:  # a rule of any package, on a configuration that is not trusted
         raise DamagedRun(f"config.yaml: its columns cannot be made ({type(error).__name__}: {error})") from None
     named = flatten(identity) if chosen is None else chosen
     return {printable(str(key)): _scalar(value) for key, value in named.items()}, chosen is not None
@@ -161,7 +161,7 @@ def read_status(run: RunDir) -> dict[str, Any]:
 
 
 def _notes(run: RunDir) -> dict[str, str | None]:
-    """What the user says of it, None for nothing; if that cannot be read the note says so, for the run itself can."""
+    """The user's tags and note, None for nothing; if they cannot be read, the note says so."""
     try:
         found = notes.read(run)
     except (DamagedRun, OSError) as error:

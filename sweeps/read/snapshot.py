@@ -1,11 +1,11 @@
-"""What the run directories hold now: read once, cached, and read again only where a file has changed.
+"""The current contents of the run directories: read once, cached, and read again only if a file has changed.
 
     Snapshot  every readable run of a results tree: plain rows, and all epochs in one matrix
     refresh   scan → cache → read what is new → cache
 
 The cache, <out>/.collect/runs.npz, is one file that is replaced whole: of two collectors at once the later one wins,
-and both are right. It may be a stranger's as the runs may be, so it is checked as they are, is not read if it is larger
-than they could make it, and takes no more memory than it is long. One that is damaged, of another version, or made with
+and both are right. It is not trusted, as the runs are not: it is checked as they are, is not read if it is larger
+than they could make it, and takes no more memory than its size. One that is damaged, of another version, or made with
 other column rules is rebuilt.
 """
 
@@ -121,7 +121,7 @@ def _matrix(
 
 
 def _scan(out: Path) -> tuple[dict[str, str], list[tuple[str, str]], int]:
-    """The signature of each directory, by name in order; what is no run at first sight; the size of a cache at most."""
+    """The signature of each directory, by name in order; what is obviously not a run; the largest size of a cache."""
     found, problems, size = {}, [], 2**20
     try:
         entries = listed(out, "runs")
@@ -212,7 +212,7 @@ def _entries(lines: list[str], records: list[Any], epochs: npt.NDArray[np.float6
 
 
 def _save(path: Path, entries: Iterable[_Entry]) -> None:
-    """Replace the cache; where nothing may be written, go without."""
+    """Replace the cache, if the tree is writable."""
     entries = list(entries)
     text = "\n".join([json.dumps(_head()), *(entry.line for entry in entries)])
     epochs = np.concatenate([np.empty(0), *(entry.record.epochs for entry in entries)])
@@ -224,7 +224,7 @@ def _save(path: Path, entries: Iterable[_Entry]) -> None:
 
 @contextlib.contextmanager
 def _noted(name: str, problems: list[tuple[str, str]]) -> Iterator[None]:
-    """One run's trouble becomes one line, and the others go on."""
+    """One run's error becomes one line, and the others are read."""
     try:
         yield
     except DamagedRun as damage:

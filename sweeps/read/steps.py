@@ -12,7 +12,7 @@ from sweeps.runs.metrics import NAME
 
 log = logging.getLogger(__name__)
 
-_MOST_CELLS = 2**24  # of one run, which may be a stranger's: a name in one row alone is a column
+_MOST_CELLS = 2**24  # of one run, which is not trusted: a name in a single row is a column
 
 
 def load(out: Path, epochs: Mapping[str, int]) -> pd.DataFrame:

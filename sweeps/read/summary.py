@@ -1,7 +1,7 @@
 """Statistics over seeds, shared by tables and figures.
 
 A *cell* is a configuration without its seed; the seeds are its sample. Intervals are Student's t, which is wide
-for few seeds (3 seeds have 2 degrees of freedom, t = 4.30) because so few say little about their own spread.
+for few seeds (3 seeds have 2 degrees of freedom, t = 4.30) because so few say little about their spread.
 They cover initial weights and shuffles, on this training set and these test images; nothing else is resampled.
 """
 
@@ -58,7 +58,7 @@ def identity_columns(runs: pd.DataFrame) -> list[str]:
 
 
 def has_networks(runs: pd.DataFrame) -> bool:
-    """Whether any of the runs is of the report's program."""
+    """Whether any of the runs is a network's."""
     return {"activ", "loss", "optim", "model"} <= {*runs.columns} and bool(runs["activ"].notna().any())
 
 
@@ -70,7 +70,7 @@ def _derived(runs: pd.DataFrame) -> list[str]:
 
 
 def judged(collection: Collection) -> tuple[str | None, bool]:
-    """The metric to show unless another is asked for, and whether its highest value is the best.
+    """The metric to show by default, and whether its highest value is the best.
 
     That is what most of the runs judge by; of runs that do not say, ``valid_acc`` or the first metric they have.
     """

@@ -1,4 +1,4 @@
-"""What keeps one run: identity, directory, lock, status, metrics, checkpoints, provenance, trackers, the session.
+"""One run: identity, directory, lock, status, metrics, checkpoints, provenance, trackers, the session.
 
 Imports neither pandas, Matplotlib, Hydra nor SciPy, so that a worker starts fast.
 """

@@ -1,4 +1,4 @@
-"""checkpoint.npz: everything from which training goes on, bit for bit.
+"""checkpoint.npz: everything that training needs to continue, bit for bit.
 
 The program's state (:mod:`sweeps.runs.state`) and the metrics so far. The metrics are there too (they are tiny) so that
 metrics.csv can be cut back or rebuilt from one consistent file. Members: the state's arrays under their own names,
@@ -36,7 +36,7 @@ _SEAL = re.compile(rb" sha256:[0-9a-f]{64}\Z")
 
 
 def save(run: RunDir, tree: Any, history: Sequence[Row]) -> None:
-    """Replace the checkpoint atomically; the one before it stays, under a name of its own.
+    """Replace the checkpoint atomically; the one before it is kept under another name.
 
     Args:
         tree: of :func:`sweeps.runs.state.capture`.
@@ -81,7 +81,7 @@ def refuse_pruned(run: RunDir) -> None:
         raise Pruned(
             "run",
             run.path.name,
-            f"was pruned: its checkpoint is gone; python -m sweeps rm {run.path.name}, and training it bring it back",
+            f"was pruned, so its checkpoint is gone; to train it again: python -m sweeps rm {run.path.name}",
         )
 
 
@@ -92,7 +92,7 @@ def restore(run: RunDir, put_back: Callable[[Any], None] | None) -> list[Row]:
 
     Raises:
         InputError: the state is of another program or network than the checkpoint's; nothing is set aside.
-        PermissionError: one is there, but not for us.
+        PermissionError: there is one that we may not read.
     """
     for path in (run.checkpoint, run.checkpoint_before):
         try:
@@ -100,7 +100,7 @@ def restore(run: RunDir, put_back: Callable[[Any], None] | None) -> list[Row]:
         except FileNotFoundError:
             continue
         except DamagedRun as damage:
-            log.warning("%s; set aside as %s, going on from the one before, if any", damage, set_aside(path).name)
+            log.warning("%s; set aside as %s, continuing from the one before, if any", damage, set_aside(path).name)
             continue
         if put_back:
             put_back(tree)
@@ -109,7 +109,7 @@ def restore(run: RunDir, put_back: Callable[[Any], None] | None) -> list[Row]:
 
 
 def load(path: Path) -> tuple[Any, list[Row]]:
-    """State and history; nothing in the file is believed.
+    """State and history; everything in the file is checked.
 
     Raises:
         FileNotFoundError: there is none yet.

@@ -1,4 +1,4 @@
-"""Fingerprints of the user's own code: results are reused by configuration, so a changed program has to show.
+"""Fingerprints of the user's code: results are found by configuration, so a changed program must be noticed.
 
 A module is the user's own if it was imported from a file that is neither the standard library's, nor in site-packages,
 nor this package's.
@@ -20,7 +20,7 @@ _PACKAGE = str(Path(__file__).resolve().parents[1])
 _FOREIGN = tuple(
     os.path.realpath(folder) + os.sep
     for folder in {
-        os.path.dirname(os.__file__),  # the standard library's; sysconfig would take milliseconds to say so
+        os.path.dirname(os.__file__),  # the standard library's; sysconfig would take milliseconds
         *getattr(site, "getsitepackages", list)(),
         site.getusersitepackages() or "",
         os.path.join(_PACKAGE, os.pardir, "hydra_plugins"),
@@ -46,7 +46,7 @@ class Fingerprinted(Protocol):
 
     @property
     def sources(self) -> Mapping[str, str] | None:
-        """What the sender said of code that is sent by value."""
+        """The sender's fingerprints of code that is sent by value."""
 
 
 def own_modules() -> dict[str, str]:
@@ -75,7 +75,7 @@ def fingerprint(program: Fingerprinted) -> dict[str, str]:
 
 
 def changed(recorded: Mapping[str, str], program: Fingerprinted) -> list[str]:
-    """The recorded modules and functions whose source is another one now, or cannot be found."""
+    """The recorded modules and functions whose source has changed, or cannot be found."""
     now = sources(program)
     return [
         name
@@ -87,7 +87,7 @@ def changed(recorded: Mapping[str, str], program: Fingerprinted) -> list[str]:
 def sources(program: Fingerprinted) -> Mapping[str, str]:
     """SHA-256 of what goes to workers by value: the main script, or functions and classes of a notebook by name.
 
-    On a worker it is what the sender said.
+    On a worker, it is the sender's.
     """
     if program.sources is not None:
         return program.sources

@@ -6,7 +6,7 @@
     tag=good   'good' in tags          of a run's tags
 
 An expression is evaluated by walking its parse: comparisons, ``and``/``or``/``not``, ``in``, arithmetic, numbers, texts
-and lists. There is nothing in it to call, to index or to look up but the point's own keys.
+and lists. Nothing can be called or indexed, and only the point's keys can be looked up.
 """
 
 import ast

@@ -2,20 +2,20 @@
 
     <out>/runs/<run_id>/
         config.yaml        the identity, resolved
-        metrics.csv        one row per epoch: its number, and whatever the program logs
+        metrics.csv        one row per epoch: its number, and what the program logs
         steps.csv          what it logs as steps, or more than once an epoch: epoch, step, metric, value
         items.npz          what it logs of each item, in the epoch that was saved last
         status.json        :class:`sweeps.runs.status.Status`
-        provenance.json    what trained it: one entry for each session
+        provenance.json    code, versions and machine: one entry per session
         checkpoint.npz     the program's state, and the metrics so far
-        checkpoint-previous.npz  the one before, should that be damaged
+        checkpoint-previous.npz  the one before, in case that is damaged
         checkpoint.pruned  instead of the two: they were removed, by ``python -m sweeps prune``
         notes.json         the user's tags and note, :mod:`sweeps.runs.notes`
         train.log
         .hydra/            Hydra's own record
         .lock              held by the process that trains
 
-Every file is written whole or not at all; metrics.csv grows by whole rows. Whoever only reads takes no lock.
+Every file is written whole or not at all; metrics.csv grows by whole rows. Readers take no lock.
 
 Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv and
 provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :mod:`sweeps.runs.files`.
@@ -67,7 +67,7 @@ class RunDir:
         return cls(out / "runs" / run_id)
 
     def make(self) -> None:
-        """Make the directory, unless it is there, and see to it that nothing in it leads us elsewhere.
+        """Make the directory if needed, and check that nothing in it leads elsewhere.
 
         Raises:
             InputError: it, or a file that is opened for writing as it is, is a link or no file.
@@ -76,7 +76,7 @@ class RunDir:
         self.refuse_links()
 
     def refuse_links(self) -> None:
-        """For what Hydra writes in a run's directory; it would follow a link and wait for a pipe.
+        """Check the places that Hydra writes to, since it would follow a link and wait for a pipe.
 
         Raises:
             InputError: a place of its is a link, or no file.
@@ -89,7 +89,7 @@ class RunDir:
     # -- who works on it -------------------------------------------------------------------------------------------
 
     def lock(self) -> FileLock:
-        """The lock of the one process that trains; it dies with the process, however that ends."""
+        """The lock of the one process that trains; released by the kernel when the process ends."""
         return files.lock(self._lock)
 
     def is_locked(self) -> bool:
@@ -97,14 +97,14 @@ class RunDir:
         return files.is_locked(self._lock)
 
     def move(self, to: Path) -> None:
-        """Rename the directory (by the holder of the lock); a process that waits for the lock begins the run again."""
+        """Rename the directory (by the holder of the lock); a process that waits for the lock starts the run again."""
         os.replace(self.path, to)
         (to / self._lock.name).unlink(missing_ok=True)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def read_status(self) -> Status | None:
-        """None where nothing has been written yet. A "running" that nobody owns is given as "interrupted".
+        """None if nothing has been written yet. "running" without a living process is returned as "interrupted".
 
         Raises:
             DamagedRun: the file is not a status, or not as it was written.
@@ -128,7 +128,7 @@ class RunDir:
         """The complete rows of metrics.csv in order; a torn last row is left out.
 
         Args:
-            status: what its checksum covers is compared with it.
+            status: whose checksum is compared.
 
         Raises:
             DamagedRun: the file is not a table of epochs 1, 2, 3, …, or not as it was written.
@@ -155,7 +155,7 @@ class RunDir:
                 return status, self._checked_metrics(status)
             except DamagedRun:
                 before, status = status, self.read_status()
-                if attempt == 2 or status == before:  # else: somebody goes on with it at this moment
+                if attempt == 2 or status == before:  # else: another process continues it at this moment
                     raise
         raise AssertionError
 
@@ -172,7 +172,7 @@ class RunDir:
             raise DamagedRun(f"{path}: {'missing' if content is None else 'damaged since it was written'}")
 
     def result(self, epochs: int) -> Result | None:
-        """What there is to say without training, or None if there is more to do.
+        """The result if no training is needed, else None.
 
         Raises:
             DamagedRun: one of the files that tell is not as it was written.
@@ -200,7 +200,7 @@ class RunDir:
     # -- writing (by the holder of the lock) -----------------------------------------------------------------------
 
     def clear_temporaries(self) -> None:
-        """Remove what writers that were killed left behind."""
+        """Remove files that killed writers left behind."""
         for entry in files.listed(self.path):
             if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir(follow_symlinks=False):
                 Path(entry.path).unlink(missing_ok=True)
@@ -261,7 +261,7 @@ class RunDir:
         append(self.steps, metrics.to_csv(rows))
 
     def add_provenance(self, session: dict[str, Any]) -> None:
-        """Append a session to provenance.json; an unreadable file is set aside, and begun anew."""
+        """Append a session to provenance.json; an unreadable file is set aside, and a new one started."""
         try:
             content = [*read_json(self.provenance)["sessions"], session]
         except FileNotFoundError:
@@ -282,7 +282,7 @@ def _seal(values: Mapping[str, Any]) -> str:
 
 
 def run_dirs(out: Path) -> Iterator[RunDir]:
-    """Every directory under ``out``/runs, by name; what is in it is the reader's to judge.
+    """Every directory under ``out``/runs, by name; without checking their contents.
 
     Raises:
         InputError: ``out``/runs is a symbolic link.

@@ -1,10 +1,10 @@
 """Every error that this package raises on purpose.
 
 SweepsError
-├── InputError      something given cannot be used: field, value, what is allowed (also a ValueError)
-│   └── Pruned      what needs a run's checkpoint, where that was removed to make room
+├── InputError      bad input: field, value, what is allowed (also a ValueError)
+│   └── Pruned      a run's checkpoint is needed, but was removed
 ├── DamagedRun      a file of a run is not what it should be
-├── Diverged        a training function's word that its numbers are no longer finite
+├── Diverged        raised by a training function whose numbers are no longer finite
 └── Busy            another process trains this run
 Interrupted         a signal or a stopping sweep ended the training (a BaseException, like KeyboardInterrupt)
 """
@@ -43,7 +43,7 @@ class Pruned(InputError):
 class DamagedRun(SweepsError):
     """A file of a run directory cannot be read as what it should be; the message names file and reason, on one line.
 
-    Both may be a stranger's words, and go to terminals and logs.
+    Both may come from files of others, and go to terminals and logs.
     """
 
     def __init__(self, message: str) -> None:

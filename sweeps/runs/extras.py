@@ -7,7 +7,7 @@ from sweeps.runs.errors import InputError
 
 
 def install(extra: str) -> str:
-    """The command that gets it.
+    """The command that installs it.
 
     >>> install("onnx")
     "pip install 'mlp-sweeps[onnx]'"

@@ -1,7 +1,7 @@
-"""The one door to the files of a results tree: read without trust, written whole or not at all.
+"""The only module that opens files of a results tree: read without trust, written whole or not at all.
 
-Whatever is below ``out`` may be a stranger's. A link in it leads nowhere, what is no regular file is not opened, and
-nothing is read that is larger than its reader allows. A test sees to it that no other module opens files there.
+Anything below ``out`` may come from someone else. No link is followed, only regular files are opened, and nothing is
+read that is larger than its reader allows. A test checks that no other module opens files there.
 
 opened, read_file, read_if_there, read_json    what is there
 write_atomic, append, appending, set_aside     what is written
@@ -26,7 +26,7 @@ from filelock import FileLock
 from sweeps.runs.errors import DamagedRun, InputError
 
 LARGEST = 64 * 2**20
-"""Bytes of a file other than a checkpoint: what is no run's must not fill the memory."""
+"""Bytes of a file other than a checkpoint: a foreign file must not fill the memory."""
 
 
 @contextlib.contextmanager
@@ -101,7 +101,7 @@ def read_json(path: Path, limit: int = LARGEST) -> Any:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that it is in nobody's way and can still be looked at; returns its new place."""
+    """Rename a damaged file, so that it can be replaced and still be examined; returns its new path."""
     aside = path.with_suffix(".damaged")
     os.replace(path, aside)
     return aside
@@ -116,8 +116,8 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True, keep: Path
     """Write a file whole or not at all: temporary file beside it, fsync, rename.
 
     Args:
-        durable: False saves the fsync, for what a power cut may take.
-        keep: where the file as it was before stays; that is given up only for one that was read back from the disk.
+        durable: False saves the fsync, for files that a power cut may destroy.
+        keep: where to keep the file as it was before; only replaced after the new one was read back from the disk.
 
     Raises:
         OSError: it cannot be written, or (EIO) does not read back; ``path`` and ``keep`` are as they were.
@@ -127,7 +127,7 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True, keep: Path
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would shut colleagues out
+            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's 0600 would lock colleagues out
             if durable:
                 os.fsync(file.fileno())
         if keep is not None:
@@ -149,7 +149,7 @@ def _check_on_disk(path: str, content: bytes) -> None:
 
 
 def _keep(path: Path, keep: Path) -> None:
-    """A second name for what is there, so that there is no moment without a whole file under the first."""
+    """A second name for the file, so that there is always a whole file under the first."""
     if path.exists():
         keep.unlink(missing_ok=True)
         try:
@@ -189,7 +189,7 @@ def _open_to_append(path: Path) -> int:
 
 
 def folder(out: Path, *names: str) -> Path:
-    """``out``/names…, made if need be. A tree that a stranger packed must not have us write elsewhere.
+    """``out``/names…, made if need be. A tree from someone else must not make us write elsewhere.
 
     Raises:
         InputError: one of the names is a symbolic link.
@@ -223,7 +223,7 @@ def listed(out: Path, *names: str) -> "list[os.DirEntry[str]]":
 
 
 def refuse(*paths: Path) -> None:
-    """For what is opened for writing as it is, by us or by a library: it is a regular file, or is not there yet.
+    """Check a path that is opened for writing in place, by us or by a library: a regular file, or nothing yet.
 
     Raises:
         InputError: it is something else.
@@ -249,7 +249,7 @@ def _linked(path: Path) -> InputError:
 
 
 def lock(path: Path) -> FileLock:
-    """An inter-process lock, which dies with its holder.
+    """Inter-process lock, released by the kernel when its holder dies.
 
     Raises:
         InputError: it is a link, or no file.
@@ -259,12 +259,12 @@ def lock(path: Path) -> FileLock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock. Asks without writing, for the tree may be read-only or another's."""
+    """Whether a living process holds the lock. Does not write, since the tree may be read-only or another user's."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except PermissionError:  # then it cannot be known, and what the status says stands
+    except PermissionError:  # then it cannot be known, and the status is believed
         return True
-    except OSError:  # there is none, or none that we would lock
+    except OSError:  # there is none, or not one that we would lock
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

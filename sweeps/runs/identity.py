@@ -1,4 +1,4 @@
-"""What a run is told apart by: a configuration in canonical form, and its digest."""
+"""A run's identity: its configuration in canonical form, and its digest."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A run's metrics: one row per epoch, by whatever names the program logs, and the CSV that keeps them."""
+"""A run's metrics: one row per epoch, with the names that the program logs, and their CSV file."""
 
 import csv
 import io
@@ -34,12 +34,12 @@ class Row(dict[str, float]):
 
     @property
     def total_seconds(self) -> float:
-        """Training and, where it is told apart, evaluation."""
+        """Training and, if recorded separately, evaluation."""
         return self.get("seconds", 0.0) + self.get("eval_seconds", 0.0)
 
 
 def checked(values: Mapping[str, object]) -> dict[str, float]:
-    """Metrics as plain numbers; anything with one number in it will do (NumPy, PyTorch, JAX scalars).
+    """Metrics as plain numbers; anything with a single number is accepted (NumPy, PyTorch, JAX scalars).
 
     Raises:
         InputError: a value is not a number, or a name cannot be a column.

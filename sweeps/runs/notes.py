@@ -1,7 +1,7 @@
-"""What a user says of a run: its tags and a note, in notes.json of the run's directory.
+"""A user's tags and note on a run, in notes.json of the run's directory.
 
-They are no part of the run's identity, and training neither reads nor writes them. A lock of their own lets a run be
-tagged while it is trained, and two commands tag it at once.
+They are not part of the run's identity, and training neither reads nor writes them. A separate lock lets a run be
+tagged while it trains, and by two commands at once.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ def edit(run: RunDir, change: Callable[[Notes], Notes]) -> Notes:
 
     Raises:
         InputError: there are too many tags, or the text cannot be kept.
-        DamagedRun: what is there cannot be read, and is left as it is.
+        DamagedRun: the existing notes cannot be read, and are left as they are.
     """
     with lock(run.path / ".notes.lock"):
         before = read(run)
@@ -113,7 +113,7 @@ def _write(run: RunDir, notes: Notes) -> None:
 
 
 def carry(old: RunDir, new: RunDir) -> None:
-    """Give the notes of a run that was set aside to the one that takes its place."""
+    """Copy the notes of a run that was set aside to its replacement."""
     with contextlib.suppress(DamagedRun):  # they stay with the old one
         notes = read(old)
         if notes != Notes():

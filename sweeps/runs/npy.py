@@ -21,7 +21,7 @@ UNREADABLE = (
     zlib.error,
     zipfile.BadZipFile,
 )
-"""Whatever the bytes of an archive can make its parser raise."""
+"""What a parser can raise on a damaged archive."""
 
 DEFLATED = 1032
 """Bytes at most that deflate makes of one; of bzip2 and lzma no such number is known, so they are refused."""

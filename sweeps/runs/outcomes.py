@@ -1,4 +1,4 @@
-"""items.npz: what came of each item, such as each image of a test set, in the epoch that was saved last.
+"""items.npz: a value for each item, such as each image of a test set, in the epoch that was saved last.
 
 Members: ``epoch``; ``numbers/<name>`` as logged; of booleans ``bits/<name>``, eight to a byte, and ``count/<name>``.
 It is written before the checkpoint of its epoch, so that a finished run has its items.
@@ -78,7 +78,7 @@ def save(run: RunDir, epoch: int, arrays: Mapping[str, Array], *, durable: bool 
 
 
 def load(run: RunDir) -> Outcomes | None:
-    """What was saved last, or None; nothing in the file is believed.
+    """The last saved items, or None; everything in the file is checked.
 
     Raises:
         DamagedRun: it cannot be read, or is not such a file.

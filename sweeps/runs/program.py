@@ -1,4 +1,4 @@
-"""A program: a training function, and what is declared about its configuration.
+"""A program: a training function, and declarations about its configuration.
 
 @sweeps.program(budget="epochs", ignore=["device"])
 def train(cfg, run):
@@ -26,7 +26,7 @@ from sweeps.runs.schema import integer
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run as it is asked for: frozen, and everything that a worker needs."""
+    """One run as requested: frozen, with everything that a worker needs."""
 
     run_id: str
     identity: Mapping[str, Any]
@@ -77,21 +77,21 @@ class Program:
         function: ``function(cfg)`` or ``function(cfg, run)``. What it returns (a number, or a mapping of names to
             numbers) is the result of a run without epochs.
         name: begins the ids of its runs.
-        budget: the key that says how far to go (``epochs``), which decides nothing on the way.
+        budget: the key that says how far to train (``epochs``), and does not change the result on the way.
         ignore: further keys that do not decide the result, such as ``device``.
-        added: key → the default that is the behaviour of before the key was there: at that value it is not part of
+        added: new key → the default that behaves as before: at that value it is not part of
             the identity, so that adding a key orphans no run.
         renamed: new key → the old one, under which it stays in the identity.
-        metric: what an epoch is judged by; the best epoch is that of its highest value, or lowest.
+        metric: the metric that judges an epoch; the best epoch has its highest value, or lowest.
         maximize: which of the two.
         prepare: for programs that check configurations themselves: values → :class:`RunSpec`.
         describe: an epoch's metrics on one line; ``brief``: the one or two that matter.
-        shown: the metric of a sweep's summary, and what its last and its best value are called there.
+        shown: the metric of a sweep's summary, and the names of its last and best value there.
         cost: of an epoch of this configuration, in any unit; ``speed`` is units a second, as far as is known.
         speed: measures that.
-        advise: why a metric must not choose between configurations, e.g. for it is the test set's; None if it may.
-        sized: the same specification for workers of so many threads.
-        lacks: what to say of a finished run that has not all that is asked for, and is not trained again for it.
+        advise: why a metric must not select configurations, e.g. since it is the test set's; None if it may.
+        sized: the same specification for workers with this number of threads.
+        lacks: a message about a finished run that lacks something that was requested, and is not trained again for it.
         config: the directory and name of its Hydra configuration, if it has one.
     """
 
@@ -114,11 +114,11 @@ class Program:
     lacks: Callable[[RunSpec], str | None] = _lacks_nothing
     config: tuple[str, str] | None = None
     metrics: tuple[str, ...] | None = None
-    """The names that it logs, if it declares them: a search then knows a wrong one before it begins."""
+    """The names that it logs, if declared: a search can then reject a wrong one early."""
     origin: str | None = None
     """``module:name``, where that is not the function's own."""
     registries: tuple[str, ...] = ()
-    """``module:NAME`` of mappings that users add to; what they added goes to workers."""
+    """``module:NAME`` of mappings that users add to; their entries are sent to workers."""
     main: str | None = None
     """The file of ``__main__``, if the function is from there."""
     sources: Mapping[str, str] | None = None
@@ -209,7 +209,7 @@ def program(
     """Make a :class:`Program` of a function; with arguments, a decorator.
 
     Raises:
-        InputError: it is no function that can be called with a configuration.
+        InputError: it is not a function that can be called with a configuration.
     """
 
     def decorate(function: Callable[..., Any] | Program) -> Program:

@@ -1,4 +1,4 @@
-"""How one run shows itself: a live bar in a terminal, one plain line per epoch elsewhere."""
+"""The output of one run: a live bar in a terminal, one plain line per epoch elsewhere."""
 
 import contextlib
 import sys

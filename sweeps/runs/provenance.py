@@ -1,4 +1,4 @@
-"""What trained a run: code, packages, processor, BLAS. Recorded once for each session of a run."""
+"""A run's provenance: code, packages, processor, BLAS. Recorded once per session."""
 
 import functools
 import importlib.metadata
@@ -13,10 +13,10 @@ from threadpoolctl import threadpool_info
 
 
 def collect(package: Path | None = None) -> dict[str, Any]:
-    """Plain data for provenance.json; what cannot be found out is None.
+    """Plain data for provenance.json; unknown values are None.
 
     Args:
-        package: the folder of the program's sources, of which Git is asked.
+        package: the folder of the program's sources, for Git.
     """
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     return _constant(package or Path.cwd()) | {

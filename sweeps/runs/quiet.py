@@ -1,4 +1,4 @@
-"""Until a command begins, Ctrl-C ends it without a word: there is nothing yet to be stopped.
+"""Until a command begins, Ctrl-C ends it silently: there is nothing to stop yet.
 
 To be imported first by a module that is run as a program; imports nothing but what Python has loaded already.
 """

@@ -1,7 +1,7 @@
-"""A run directory found by name and read without trust: whatever is in it may be damaged, or another's.
+"""Find a run directory by name and read it without trust: its files may be damaged, or someone else's.
 
 find            id, beginning of it, or path → RunDir
-read_identity   config.yaml, when it is what the directory's name says
+read_identity   config.yaml, checked against the directory's name
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def find(out: Path, name: str) -> RunDir:
 
 
 def read_identity(run: RunDir) -> dict[str, Any]:
-    """config.yaml, when it is what the directory's name says.
+    """config.yaml, checked against the directory's name.
 
     Raises:
         DamagedRun, OSError: it is missing, unreadable, or another run's.
@@ -67,7 +67,7 @@ def read_identity(run: RunDir) -> dict[str, Any]:
 
 
 def check_events(raw: bytes) -> None:
-    """Refuse what would blow up the reader: aliases (they multiply) and deep nesting (libyaml's loader recurses)."""
+    """Refuse what would exhaust the reader: aliases (they multiply) and deep nesting (libyaml's loader recurses)."""
     depth = 0
     for event in yaml.parse(raw, _LOADER):
         if isinstance(event, yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""Checks for the values of a configuration: what a field may hold, and the error when it does not.
+"""Checks for the values of a configuration, and their errors.
 
 A check turns a plain value (as YAML or the command line gives it) into its canonical form or raises
 :class:`InputError`, which names the field, the value and what is allowed. Registries (activations,
@@ -81,7 +81,7 @@ def flag() -> Check:
 
 
 def one_of(*choices: str) -> Check:
-    """One of the given words; the error suggests the nearest."""
+    """One of the choices; the error suggests the nearest."""
 
     def check(field: str, value: object) -> str:
         if isinstance(value, str) and value in choices:

@@ -63,11 +63,11 @@ def train(
     on_epoch: Callable[[Row], None] | None = None,
     wait: bool = True,
 ) -> Result:
-    """Bring a run to ``spec.epochs`` epochs and return what it has come to.
+    """Train a run to ``spec.epochs`` epochs, resuming from its checkpoint, and return its result.
 
-    Idempotent: what is finished is read, what was interrupted goes on from its checkpoint, and a run that another
-    process trains at this moment is waited for. SIGINT and SIGTERM (in the main thread) end it as "interrupted"; only
-    the epoch in flight is lost. A second SIGINT raises KeyboardInterrupt.
+    Idempotent: a finished run is read, an interrupted one continues, and if another process trains the run, this call
+    waits for it. SIGINT and SIGTERM (in the main thread) end it as "interrupted"; at most the current epoch is lost. A
+    second SIGINT raises KeyboardInterrupt.
 
     Args:
         on_epoch: called after each epoch that is trained here, once its row is on disk. It may raise
@@ -77,18 +77,18 @@ def train(
     Raises:
         InputError: the configuration, its data or its output directory cannot be used.
         Pruned: there is more to train, and the checkpoint was removed.
-        Exception: whatever stopped the training; the run is then marked "failed" and its log has the traceback.
+        Exception: anything that stopped the training; the run is then marked "failed" and its log has the traceback.
     """
     run = spec.run
-    with contextlib.suppress(DamagedRun):  # which is told once it can go into the run's log
+    with contextlib.suppress(DamagedRun):  # reported later, when it can go into the run's log
         finished = _finished(program, run, spec)
         if finished is not None:
             return finished
     try:
-        with _Stop() as stop:  # from here on: a directory that is begun is left as a run
+        with _Stop() as stop:  # from here on, a directory that exists is a run
             run.make()
             with _log_to(run, program), _locked(run, wait, stop):
-                finished = _finished_and_whole(program, run, spec)  # by whoever held the lock before
+                finished = _finished_and_whole(program, run, spec)  # by the lock's previous holder
                 if finished is not None:
                     return finished
                 checkpoint.refuse_pruned(run)
@@ -165,7 +165,7 @@ class Run:
 
         Args:
             n: how many in all; the configuration's budget if there is one.
-            state: what training goes on from; see :mod:`sweeps.runs.state` for what it may be.
+            state: what training needs to continue; see :mod:`sweeps.runs.state`.
             rng: global generators to be saved and restored too: ``"python"``, ``"numpy"``, ``"torch"``.
             every: epochs between checkpoints.
 
@@ -178,7 +178,7 @@ class Run:
             generators = (rng,) if isinstance(rng, str) else tuple(rng)
             capturing = functools.partial(_capture, state, generators)
             state_is_given = state is not None or bool(generators)
-            if state_is_given:  # what cannot be saved, or put back, is an error now
+            if state_is_given:  # a part that cannot be saved or restored is an error now
                 if state is not None:
                     check(state)
                 encode(capturing())
@@ -202,7 +202,7 @@ class Run:
             self._complete()
 
     def log(self, values: Mapping[str, Any] | None = None, /, **metrics_: Any) -> None:
-        """Metrics of this epoch. What is logged more than once within it is kept as steps; the last value stands.
+        """Log metrics of this epoch. Repeated values are kept as steps, and the last one is the epoch's.
 
         Raises:
             InputError: a value is not a number, or a name is not one.
@@ -220,7 +220,7 @@ class Run:
         self._check_in_epoch()
 
     def log_items(self, values: Mapping[str, Any] | None = None, /, **arrays: Any) -> None:
-        """What came of each item of a test set in this epoch: ``run.log_items(correct=predicted == labels)``.
+        """Log a value for each item of a test set in this epoch: ``run.log_items(correct=predicted == labels)``.
 
         Those of the last epoch are kept, saved with the checkpoint; booleans take a bit each.
 
@@ -368,7 +368,7 @@ class Run:
         self._row_names = names
 
     def _steps(self, number: int) -> list[tuple[int, int, str, float]]:
-        """What was logged as steps in this epoch, and the names that were logged more than once."""
+        """The steps logged in this epoch, and the names that were logged more than once."""
         counts: dict[str, int] = {}
         for values in self._logged:
             for name in values:
@@ -397,7 +397,7 @@ class Run:
                 self._logged.append(returned)
         last = self._history[-1] if self._history else Row()
         if self._in_epoch is not None and not self._logged and set(last) > {"epoch", "seconds"}:
-            self._in_epoch = None  # broken off before it had anything to log: it was not trained
+            self._in_epoch = None  # stopped before it logged anything: it was not trained
         if self._in_epoch is not None:
             self._every = 1
             self._complete()
@@ -484,7 +484,7 @@ _GENERATORS = "global generators"
 
 
 class _Stop:
-    """SIGINT and SIGTERM while a run is trained: noted where the function looks for them, raised where it does not."""
+    """SIGINT and SIGTERM while a run trains: noted if the function checks for them, raised otherwise."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -511,7 +511,7 @@ class _Stop:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """While the training function runs, a signal ends it at once, unless it looks for signals itself."""
+        """While the training function runs, a signal ends it at once, unless it checks for signals itself."""
         self.check()
         self._may_raise = True
         try:
@@ -575,7 +575,7 @@ def _finished_and_whole(program: Program, run: RunDir, spec: RunSpec) -> Result 
     try:
         return _finished(program, run, spec)
     except DamagedRun as damage:
-        log.warning("%s; going on from the checkpoint", damage)
+        log.warning("%s; continuing from the checkpoint", damage)
         return None
 
 
@@ -589,7 +589,7 @@ class _RunLog(logging.FileHandler):
 
 @contextlib.contextmanager
 def _log_to(run: RunDir, program: Program) -> Iterator[None]:
-    """What this package and the program's own log goes to the run's train.log as well."""
+    """Log messages of this package and the program go to the run's train.log as well."""
     handler = _RunLog(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     own = program.function.__module__.partition(".")[0]

@@ -4,7 +4,7 @@
     restore   the same tree back into the state, in place
     encode    tree → JSON and named arrays, as a checkpoint keeps them; decode is the way back
 
-State is a mapping (or list) of parts. A part is whatever has ``state_dict`` and ``load_state_dict``, an array (restored
+State is a mapping (or list) of parts. A part has ``state_dict`` and ``load_state_dict``, or is an array (restored
 in place), a random generator (Python, NumPy, PyTorch), a pair of functions ``(save, load)``, a plain value in a mapping
 (replaced), or again a mapping or list of parts.
 """
@@ -25,7 +25,7 @@ _GENERATORS = ("python", "numpy", "torch")
 
 
 def check(state: Any, path: str = "state") -> None:
-    """Whether it can be put back in place, which is better known before the first epoch than after a kill.
+    """Check before the first epoch that it can be restored in place.
 
     Raises:
         InputError: it is a value of its own, as numbers, tuples and JAX arrays are.

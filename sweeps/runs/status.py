@@ -1,4 +1,4 @@
-"""How a run stands: the state, what status.json says, and what a caller is told."""
+"""A run's state, its status.json, and the result that callers get."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ from sweeps.runs.metrics import Row
 
 
 class State(StrEnum):
-    """Of a run; the last two are a job's alone, and never stand in a file."""
+    """Of a run; the last two are only a job's, and never in a file."""
 
     RUNNING = "running"
     FINISHED = "finished"
@@ -29,7 +29,7 @@ class State(StrEnum):
 
     @property
     def is_result(self) -> bool:
-        """Nothing more is to be done."""
+        """The run needs no more training."""
         return self in (State.FINISHED, State.DIVERGED)
 
 
@@ -43,7 +43,7 @@ _LONGEST = 10_000  # characters of an error
 
 @dataclass(frozen=True)
 class Status:
-    """status.json: how a run stands, by the account of the process that last trained it."""
+    """status.json: how a run stands, as its last process recorded it."""
 
     state: State
     epoch: int  # epochs that are complete
@@ -58,7 +58,7 @@ class Status:
     program: str | None = None
     """Which training function it is of: ``module:name``; not in files of release 0.1."""
     metric: str | None = None
-    """What the program judges an epoch by."""
+    """The metric that judges an epoch."""
     maximize: bool = True
     own_target: bool = False
     """The target is the training function's own, for its program declares no budget that could ask for another."""
@@ -69,7 +69,7 @@ class Status:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Status":
-        """Of what a file holds, which may be a stranger's: checked, and its texts without control characters.
+        """From a file, which is not trusted: checked, and without control characters in its texts.
 
         Raises:
             TypeError, ValueError: it is no status; names the field.
@@ -113,7 +113,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to, as far as it was asked for."""
+    """The result of a run, up to the requested epochs."""
 
     run_id: str
     path: Path
@@ -127,7 +127,7 @@ class Result:
     reused: bool = False  # nothing had to be trained
     signal: int | None = field(default=None, compare=False)  # the one that interrupted it
     warning: str | None = None  # of its tracker
-    damage: tuple[str, ...] = ()  # what was found damaged of the run, a line each
+    damage: tuple[str, ...] = ()  # damage found in the run, a line each
     seconds: float = field(default=0.0, compare=False)  # that this job took
     returned: Any = None  # by the training function, in JSON's types
 

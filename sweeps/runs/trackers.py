@@ -1,7 +1,7 @@
-"""Experiment trackers, by name in :data:`TRACKERS`: they watch a run from outside, and can do nothing to it.
+"""Experiment trackers, by name in :data:`TRACKERS`: they record a run, and cannot affect it.
 
 A tracker is built as ``build(out, clock, **options)`` and imports its library only then. It finds a run that it has
-seen before by the run's id, and leaves out the epochs that it has already: what continues a run continues its record.
+seen before by the run's id, and leaves out the epochs that it has already: a run that continues continues its record.
 
 :class:`Tracking` is how a training run calls one: on a thread of its own, where an error or a hanging server costs the
 record and nothing else.
@@ -35,7 +35,7 @@ Clock = Callable[[], float]
 
 
 class Tracker(Protocol):
-    """What is told of a run; each call may take its time and raise what it likes."""
+    """A tracker's calls; each may take long and raise anything."""
 
     def begin(self, run_id: str, params: Mapping[str, Any], history: Sequence[Row]) -> None:
         """A session begins, with the epochs that are done already. ``params``: the run's identity, flat."""
@@ -48,7 +48,7 @@ class Tracker(Protocol):
 
 
 class Untracked:
-    """The tracker that does nothing."""
+    """No-op tracker."""
 
     error = None
 
@@ -64,11 +64,11 @@ class MLflow:
 
     _TAG = "mlp.run_id"
     _STATUS: Mapping[State, str] = {State.FINISHED: "FINISHED", State.INTERRUPTED: "KILLED"}  # FAILED otherwise
-    _ENVIRONMENT: Mapping[str, str] = {  # unless the user's says otherwise; by itself MLflow keeps trying for minutes,
+    _ENVIRONMENT: Mapping[str, str] = {  # unless the user's says otherwise; by default MLflow keeps trying for minutes,
         "HTTP_REQUEST_TIMEOUT": "10",
         "HTTP_REQUEST_MAX_RETRIES": "1",
-        "DISABLE_TELEMETRY": "true",  # reports its use to its makers,
-        "SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # and prints two lines when a run ends
+        "DISABLE_TELEMETRY": "true",  # sends telemetry,
+        "SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # prints two lines when a run ends
     }
     _ROWS = 100  # of metrics in one request, which may hold 1000 values
 
@@ -99,7 +99,7 @@ class MLflow:
         if found is None:
             try:
                 return str(self._client.create_experiment(name, artifact_location=artifacts))
-            except Exception:  # another worker was faster; MLflow's error has no type of its own
+            except Exception:  # another worker was faster; MLflow's error has no specific type
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -219,7 +219,7 @@ class TensorBoard:
 class WandB:
     """A Weights & Biases run whose id is the run's.
 
-    Online, a session goes on where the server's record ends. Offline nothing can be read back: each session leaves a
+    Online, a session continues where the server's record ends. Offline nothing can be read back: each session leaves a
     directory that holds the run from its first epoch on.
     """
 
@@ -291,13 +291,13 @@ def require(name: str) -> None:
             raise InputError("tracker", name, f"is not installed; {extras.install(name)}")
 
 
-_HEAD_START = 5.0  # seconds that training waits for it to begin
+_HEAD_START = 5.0  # seconds that training waits for it to start
 _PATIENCE = 10.0  # seconds that the end of a session waits for one that does not answer
 _TICK = 0.1
 
 
 class Tracking:
-    """A tracker on a thread of its own: its first error, or no answer, is one warning, and then it is left alone."""
+    """A tracker on its own thread: its first error, or silence, is one warning, and then it is not used any more."""
 
     def __init__(self, name: str, build: Callable[[], Tracker]) -> None:
         self.error: str | None = None
@@ -324,7 +324,7 @@ class Tracking:
         self._calls.put(lambda tracker: tracker.epoch(row))
 
     def end(self, state: State) -> None:
-        """Wait for what is still to be told, while the tracker makes headway."""
+        """Wait for the remaining calls, while the tracker makes progress."""
         self._calls.put(lambda tracker: tracker.end(state))
         self._calls.put(None)
         answers, quiet = self._answers, 0.0  # seconds, counted here: a process that was stopped has not waited
@@ -341,7 +341,7 @@ class Tracking:
             while (call := self._calls.get()) is not None:
                 call(tracker)
                 self._answers += 1
-        except BaseException as error:  # whatever it is, sys.exit included
+        except BaseException as error:  # anything, even sys.exit
             reason = str(error).strip().splitlines()[:1]
             self._give_up(": ".join([type(error).__name__, *reason]))
         finally:
@@ -357,7 +357,7 @@ class Tracking:
 
 
 def tracking(name: str, out: Path, options: Mapping[str, Any]) -> Tracking | Untracked:
-    """What a training run talks to; from here on no tracker can raise."""
+    """The interface for a training run; from here on no tracker can raise."""
     if name == "none":
         return Untracked()
     return Tracking(name, partial(TRACKERS[name].build, out, time.time, **options))

@@ -1,8 +1,8 @@
 """Successive halving: many configurations for a few epochs, the best 1/eta of them for eta times as many, and so on.
 
-Jamieson and Talwalkar 2016; as in ASHA (Li et al. 2020) nobody waits for a rung to be complete, but here a
-configuration goes on only once nothing that is still out could take its place. So the same ones go on whatever the
-number of workers and the order in which they finish, and there is no state but the runs themselves.
+Jamieson and Talwalkar 2016; as in ASHA (Li et al. 2020) no worker waits for a rung to be complete, but here a
+configuration is promoted only once no missing result could displace it. So the promotions do not depend on the number
+of workers or the order in which they finish, and the runs are the only state.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from sweeps.search.space import MOST_VALUES, Params, Space
 
 
 def rungs(least: int, most: int, eta: int) -> list[int]:
-    """``3, 9, 27``: the last is ``most``, whether or not it is a power's.
+    """``3, 9, 27``: the last is ``most`` in any case.
 
     Raises:
-        InputError: there would be one rung alone.
+        InputError: there would be only one rung.
     """
     if least >= most:
         raise InputError("hydra.sweeper.min_epochs", least, f"must be < epochs, which is {most}")
@@ -33,9 +33,10 @@ def rungs(least: int, most: int, eta: int) -> list[int]:
 
 
 def configurations(space: Space, count: int | None, seed: int) -> list[Params]:
-    """``count`` different points drawn at random, or the whole grid in its order where that is no more.
+    """``count`` different points drawn at random, or the whole grid in its order if it has no more.
 
-    The first of more are the same. Raises InputError if there is no grid, and no count, or the grid is too large.
+    A larger count begins with the same points. Raises InputError if there is neither grid nor count, or the grid is
+    too large.
     """
     if count is None and space.size is None:
         raise InputError("hydra.sweeper.configurations", "null", "is needed where the space is continuous")
@@ -77,7 +78,7 @@ class Halving:
         for _ in epochs[1:]:
             sizes.append(max(1, sizes[-1] // eta))
         self._rungs = [_Rung(count, size) for count, size in zip(epochs, sizes, strict=True)]
-        self._measured: dict[int, TrialResult] = {}  # as far as each has come
+        self._measured: dict[int, TrialResult] = {}  # the latest of each
 
     @property
     def remaining(self) -> int:
@@ -88,7 +89,7 @@ class Halving:
         return [(rung.epochs, rung.size) for rung in self._rungs]
 
     def ask(self) -> Request | None:
-        """Promotions first, those that are furthest before the others."""
+        """Promotions first, those on the highest rung before the others."""
         for i in range(len(self._rungs) - 1, 0, -1):
             for number in self._certain(i - 1):
                 if number not in self._rungs[i].asked:
@@ -103,7 +104,7 @@ class Halving:
         return Request(number, self._params[number], self._rungs[rung].epochs)
 
     def _certain(self, i: int) -> list[int]:
-        """Those of rung ``i`` that go on whatever the rest of it comes to, the best first."""
+        """Those of rung ``i`` that are promoted in any case, the best first."""
         rung, places = self._rungs[i], self._rungs[i + 1].size
         out = rung.size - len(rung.values) - rung.out
         return self._order(rung)[: max(0, places - out)]
@@ -118,7 +119,7 @@ class Halving:
             rung.values[request.number] = measured.values[0]
         else:
             rung.out += 1
-            # Fewer than planned may come further, and nobody is to wait for those that do not.
+            # Fewer than planned may be promoted; do not wait for the others.
             self._shrink()
 
     def _shrink(self) -> None:

@@ -1,4 +1,4 @@
-"""What a search judges a point by: metrics of its runs, each to be made as large or as small as can be."""
+"""A search's objectives: metrics of a point's runs, each maximized or minimized."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from sweeps.runs.metrics import NAME, Row
 from sweeps.runs.program import Program
 from sweeps.runs.schema import one_of
 
-# Beside the metrics that a program logs, which count as of the last epoch.
+# In addition to the metrics that a program logs, which are taken at the last epoch.
 _OVER_EPOCHS: dict[str, Callable[[Sequence[Row]], float]] = {
     "epoch_seconds": lambda rows: statistics.median(row.get("seconds", 0.0) for row in rows),
     "total_seconds": lambda rows: sum(row.total_seconds for row in rows),
@@ -21,7 +21,7 @@ _OVER_EPOCHS: dict[str, Callable[[Sequence[Row]], float]] = {
 @final
 @dataclass(frozen=True)
 class Objective:
-    """A metric, and whether more of it is better."""
+    """A metric, and whether higher is better."""
 
     metric: str
     maximize: bool
@@ -60,7 +60,7 @@ class Objective:
 def objectives(metric: object, direction: object, program: Program) -> tuple[Objective, ...]:
     """From ``hydra.sweeper.metric`` and ``.direction``, each one word or a list.
 
-    Without a metric it is the program's own. Without a direction accuracies are maximized, losses and times minimized.
+    The default metric is the program's. Without a direction accuracies are maximized, losses and times minimized.
 
     Raises:
         InputError: names the option.
@@ -96,10 +96,10 @@ def _goes_up(name: str, program: Program) -> bool:
 
 
 def refuse_test_set(objectives: Sequence[Objective], program: Program, config: Any) -> None:
-    """A search that is judged by the test set leaves none to say how good its winner is.
+    """Refuse to select on the test set, which would leave none to evaluate the winner.
 
     Raises:
-        InputError: the program says that a metric must not choose.
+        InputError: the program says that a metric must not select.
     """
     for objective in objectives:
         why = program.advise(objective.metric, config)
@@ -107,5 +107,5 @@ def refuse_test_set(objectives: Sequence[Objective], program: Program, config: A
             raise InputError(
                 "hydra.sweeper.metric",
                 objective.metric,
-                f"{why}. hydra.sweeper.select_on_test=true does it nonetheless",
+                f"{why}. hydra.sweeper.select_on_test=true overrides this",
             )

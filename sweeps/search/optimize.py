@@ -1,4 +1,4 @@
-"""Optuna's samplers as a strategy; the study is a SQLite file, and all that a killed search needs to go on."""
+"""Optuna's samplers as a strategy; the study is a SQLite file, which is all that a killed search needs to continue."""
 
 import warnings
 from collections import deque
@@ -21,20 +21,20 @@ from sweeps.search.space import Axis, Choice, Params, Space
 SAMPLERS = ("tpe", "cmaes", "random", "grid")
 _STUDY = "search"  # its name within its file
 _HOSTILE = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
-"""What Optuna makes of values that it would not have written."""
+"""What Optuna can raise on values that it would not have written."""
 
 _load = partial(extras.load, extra="search", field="hydra/sweeper", value="optuna")
 
 
 @final
 class Optimizer:
-    """A :class:`sweeps.search.source.Strategy`: asks a study's sampler, tells it what came of it.
+    """A :class:`sweeps.search.source.Strategy`: asks a study's sampler, and tells it the results.
 
-    ``total`` trials are to finish or diverge, those of earlier sessions included. What was in flight when a session
-    ended is asked for again first; so are, once in each session, trials that failed.
+    ``total`` trials are to finish or diverge, including those of earlier sessions. Trials that a session left open are
+    repeated first; so are, once in each session, trials that failed.
 
     Args:
-        path: of the study's file, which is made if need be.
+        path: of the study's file, created if needed.
         sampler: one of ``SAMPLERS``.
         seed: of the sampler; the k-th trial draws from [seed, k], so that a continued search draws as an unbroken one.
         startup: trials at random before TPE has a model.
@@ -81,7 +81,7 @@ class Optimizer:
         return list(self._study.get_trials(deepcopy=False))
 
     def _begun(self) -> list[Any]:
-        """Without those that a kill ended while they were drawn."""
+        """Without those that were killed while they were drawn."""
         failed = self._states.FAIL
         return [trial for trial in self._trials() if trial.state != failed or trial.user_attrs.get("runs")]
 
@@ -90,7 +90,7 @@ class Optimizer:
             if trial.state == self._states.RUNNING:
                 if trial.params.keys() == self._distributions.keys():
                     yield Request(trial.number, dict(trial.params))
-                else:  # killed while it was drawn: nobody has begun it
+                else:  # killed while it was drawn: it was never started
                     self._study.tell(trial.number, state=self._states.FAIL)
 
     def _retry_failed(self) -> None:
@@ -140,7 +140,7 @@ class Optimizer:
         return tuple(params.get(axis.key) for axis in self._space.axes)
 
     def tell(self, request: Request, measured: TrialResult) -> None:
-        """A trial that diverged is "pruned" to Optuna: worse than any that finished; a failure teaches it nothing."""
+        """A trial that diverged is "pruned" to Optuna: worse than any that finished. It learns nothing from a failure."""
         states = {
             "finished": self._states.COMPLETE,
             "diverged": self._states.PRUNED,
@@ -156,7 +156,7 @@ class Optimizer:
         self._failed += measured.state == "failed"
 
     def trials(self) -> tuple[Trial, ...]:
-        """As they stand, without those that another followed."""
+        """The current trials, without those that were repeated."""
         states: Mapping[Any, TrialState] = {
             self._states.COMPLETE: "finished",
             self._states.PRUNED: "diverged",
@@ -201,7 +201,7 @@ class Optimizer:
 
     @contextmanager
     def _quiet(self, path: Path) -> Iterator[None]:
-        """Optuna says nothing but by exceptions."""
+        """Silence Optuna except for exceptions."""
         self._optuna.logging.set_verbosity(self._optuna.logging.CRITICAL)
         database_error = _load("sqlalchemy").exc.SQLAlchemyError
         try:
@@ -215,12 +215,12 @@ class Optimizer:
             raise InputError(
                 "hydra.sweeper.name",
                 path.parent.name,
-                f"{path} cannot be used ({reason}); moved away, the search begins anew with the runs that there are",
+                f"{path} cannot be used ({reason}); set aside; the search starts again with the existing runs",
             ) from None
 
 
 def check(sampler: str, objectives: Sequence[Objective]) -> None:
-    """Raise InputError where a sampler cannot do what is asked."""
+    """Raise InputError if a sampler does not support the search."""
     if sampler == "cmaes":
         if len(objectives) > 1:
             raise InputError("hydra.sweeper.sampler", sampler, "has one objective; tpe takes several")

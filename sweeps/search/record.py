@@ -1,4 +1,4 @@
-"""<out>/sweeps/<name>/search.json: a search for its readers, who need no Optuna and trust nothing in it."""
+"""<out>/sweeps/<name>/search.json: a search's record, read without Optuna and without trust."""
 
 import json
 import math
@@ -20,7 +20,7 @@ TrialState = Literal["running", "finished", "diverged", "failed"]
 @final
 @dataclass(frozen=True)
 class Trial:
-    """A point of the space, and what came of it."""
+    """A point of the space, and its result."""
 
     number: int
     params: Mapping[str, str | int | float]
@@ -37,7 +37,7 @@ class Trial:
 @final
 @dataclass(frozen=True)
 class Search:
-    """A search as it stands."""
+    """The current state of a search."""
 
     name: str
     method: str
@@ -50,7 +50,7 @@ class Search:
     """Trials asked for."""
     trials: tuple[Trial, ...]
     definition: Mapping[str, Any] = field(default_factory=dict)
-    """What must be the same for a search to be continued."""
+    """The options that must be the same to continue a search."""
 
     @property
     def finished(self) -> list[Trial]:
@@ -59,7 +59,7 @@ class Search:
     def ranked(self) -> list[Trial]:
         """Finished trials, the best first; with several objectives the Pareto front alone, by the first of them.
 
-        Of successive halving, who came further is better than who did not.
+        In successive halving, a higher rung is better.
         """
         keys = {trial.number: self._key(trial) for trial in self.finished}
         chosen = self.finished
@@ -71,7 +71,7 @@ class Search:
         return sorted(chosen, key=lambda trial: (-furthest[trial.number], keys[trial.number], trial.number))
 
     def epochs(self) -> int:
-        """Epochs that the search took: of each run as many as any trial wanted of it."""
+        """Epochs that the search took: for each run, the most that any trial needed."""
         runs: dict[str, int] = {}
         for run, epochs in (pair for trial in self.trials for pair in trial.runs):
             runs[run] = max(runs.get(run, 0), epochs)

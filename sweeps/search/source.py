@@ -1,4 +1,4 @@
-"""From a strategy's requests to points, and from how those end to what the strategy is told."""
+"""From a strategy's requests to points, and from their results back to the strategy."""
 
 import math
 from collections import deque
@@ -27,7 +27,7 @@ class Request:
 @final
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of a request, over all seeds: ``values`` are there if every seed's run finished."""
+    """The result of a request, over all seeds: it has ``values`` if every seed's run finished."""
 
     state: TrialState  # finished | diverged | failed
     values: tuple[float, ...] | None
@@ -43,7 +43,7 @@ class Strategy(Protocol):
         """Requests that may still come."""
 
     def ask(self) -> Request | None:
-        """None: nothing before more is told, or nothing at all any more."""
+        """None: nothing before more results, or nothing any more."""
 
     def tell(self, request: Request, measured: TrialResult) -> None: ...
 
@@ -53,7 +53,7 @@ class Strategy(Protocol):
 
 @dataclass
 class _Open:
-    """A request on its way."""
+    """A request in progress."""
 
     request: Request
     jobs: list[Job]
@@ -65,10 +65,10 @@ class StrategySource:
     """A :class:`sweeps.launch.launch.JobSource`: every request becomes a point for each seed.
 
     Args:
-        plan: a request's points.
+        plan: a function from a request to its points.
         seeds: how many those are.
         note: called with the points that are new, before the last of them is handed out, and with none when one has
-            ended: the moments to write down how things stand.
+            ended: the moments to record the search.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class StrategySource:
         return len(self._wanted) + self._seeds * self._strategy.remaining
 
     def next(self) -> Job | None:
-        """A point with something left to train; what is there already is told on the way."""
+        """A point with something left to train; finished ones are reported on the way."""
         new: list[Job] = []
         while entry := self._startable() or self._request():
             open_, job = entry

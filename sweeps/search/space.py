@@ -1,4 +1,4 @@
-"""What a search may choose: a space in Hydra's own override syntax, from the command line or from YAML.
+"""A search's space in Hydra's override syntax, from the command line or from YAML.
 
     lr=tag(log,interval(1e-4,1e-1))   a number, continuous, here uniform in its logarithm
     mo=interval(0,0.99)
@@ -6,8 +6,8 @@
     wd=range(0,0.01,0.001)            steps; the end is not included, as in Python
     activ=relu,gelu                   one of these, also choice(relu,gelu)
 
-A key with one value is a plain override; ``seed`` with several is no part of the space but what each point is
-averaged over.
+A key with one value is a plain override; ``seed`` with several is not part of the space: each point is
+averaged over them.
 """
 
 import math
@@ -176,7 +176,7 @@ class Space:
         return (*self.fixed, *(f"{axis.key}={params[axis.key]}" for axis in self.axes))
 
     def probes(self) -> Iterator[Params]:
-        """Points that show, one after the other, both ends of every span and every choice."""
+        """Points that together contain both ends of every span and every choice."""
         first = {axis.key: axis.probes()[0] for axis in self.axes}
         yield first
         for axis in self.axes:

@@ -1,4 +1,4 @@
-"""What a search prints before and after."""
+"""A search's output before and after."""
 
 import sys
 from collections import Counter
@@ -26,7 +26,7 @@ def before(known: Search | None) -> str:
 
 
 def after(search: Search, trained: int, manifest: Path) -> None:
-    """The best trials, all that came to nothing, and the epochs spent.
+    """The best trials, the failed ones, and the epochs spent.
 
     Args:
         trained: epochs of this session.

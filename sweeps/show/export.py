@@ -1,4 +1,4 @@
-"""Export finished runs to a tracker, as if it had recorded them; what it has already is left out."""
+"""Export finished runs to a tracker, as if it had recorded them, without repeating what it has."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -22,18 +22,18 @@ class ExportError(Exception):
 
 
 def export(collection: Collection, name: str, *, say: Callable[[str], None], **options: Any) -> int:
-    """Tell the tracker ``name`` of every run but those that are being trained.
+    """Export every run to the tracker ``name``, except those that are training.
 
     Args:
         say: called with a line for each run that is left out.
         options: of the tracker, as in conf/tracker/.
 
     Returns:
-        How many runs were told.
+        The number of exported runs.
 
     Raises:
         InputError: its package is not installed.
-        ExportError: it failed; the same command goes on from there.
+        ExportError: it failed; the same command continues from there.
         DamagedRun, OSError: a run's files cannot be read.
     """
     require(name)

@@ -1,4 +1,4 @@
-"""How near our curves are to a reference's lines, and whether what it shows could be one more of our seeds.
+"""How close our curves are to a reference's, and whether the reference could be one more of our seeds.
 
     by_line      a study and its runs → one row per line of the reference, the farthest from ours first
     by_figure    that → one row per figure

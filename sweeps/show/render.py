@@ -1,4 +1,4 @@
-"""A table of cells, and how it is written down: Markdown for GitHub, LaTeX with booktabs, CSV for programs."""
+"""A table of cells, as Markdown for GitHub, LaTeX with booktabs, and CSV."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ class Cell:
     reference: float | None = None
     """The number to compare with, if there is one."""
     marks: tuple[str, ...] = ()
-    """What else there is to know: diverged, unfinished, mixed."""
+    """Marks: diverged, unfinished, mixed."""
 
     @property
     def difference(self) -> float:
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What a comparison found, whole and in full precision."""
+    """A comparison's table, in full precision."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""How a search went: its history, its trials in parallel coordinates, and what mattered.
+"""A search's figures: its history, its trials in parallel coordinates, and importance.
 
 Everything comes from search.json by :mod:`sweeps.search.record`, and is text or finite numbers by then.
 """
@@ -253,7 +253,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def importance(search: Search) -> dict[str, float] | str:
-    """Key → its share of what decides over good values (PED-ANOVA, by Optuna), or why that is not known."""
+    """Key → its importance (PED-ANOVA, by Optuna), or why it is not known."""
     values = _values(search)
     if len(values) < _LEAST_TRIALS:
         return f"fewer than {_LEAST_TRIALS} trials have finished"

@@ -1,4 +1,4 @@
-"""What a study says, in words: the runs, tables, figures and hypotheses that its file asks for."""
+"""A study in words: the runs, tables, figures and hypotheses of its file."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from sweeps.study.hypotheses import Contrast, Hypothesis
 
 
 def describe(study: Study) -> str:
-    """Everything that a person should read before the first run is trained."""
+    """Everything to check before the first run is trained."""
     return "\n".join(_lines(study)) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Read a study's YAML file and check every field of it.
 
     read     a name or a path → Study
-    Study    what the file says, in the words of its sections
+    Study    the file's contents, section by section
 
 A study compares *cells*. A cell is a configuration, named by the settings in which it differs from the study's
 baseline; its seeds are its sample.
@@ -182,7 +182,7 @@ class Study:
 
     name: str
     word: str
-    """By which it was found, and is found again: its name, or a path."""
+    """Its name or path, as given."""
     path: Path
     title: str
     source: str
@@ -195,7 +195,7 @@ class Study:
     out: str
     """The key by which the command takes the results tree."""
     epochs: int
-    """How far its runs are to be trained, and at which epoch they are compared."""
+    """The epoch up to which its runs are trained, and at which they are compared."""
     seeds: Seeds
     baseline: Settings
     axes: Mapping[str, Axis]
@@ -203,7 +203,7 @@ class Study:
     reference: Reference | None
     measures: Mapping[str, Measure]
     variance: str
-    """How spreads are estimated: ``pooled``, ``separate`` or ``paired``."""
+    """How variances are estimated: ``pooled``, ``separate`` or ``paired``."""
     tables: Mapping[str, TableSpec]
     figures: Mapping[str, FigureSpec]
     hypotheses: Mapping[str, Hypothesis]
@@ -226,7 +226,7 @@ class Study:
         return self.axes.get(key) or Axis(key, (), key)
 
     def metric(self, name: str) -> Metric:
-        """How a metric is shown; one of which the file says nothing goes by its name."""
+        """How a metric is shown; one that is not in the file is shown by its name."""
         return self.metrics.get(name) or Metric(name, name, name)
 
     def cells(self) -> tuple[Settings, ...]:
