@@ -132,7 +132,7 @@ def _case(
     for _ in range(rounds):
         peaks.append(processes["ours"].ask("gemm"))
         for name, process in able.items():
-            time.sleep(0.2)  # the threads of the last one's BLAS go on spinning for a while
+            time.sleep(0.2)  # the threads of the last BLAS keep spinning for a while
             process.ask(batches[: steps // 4])  # awake, and with its own data in the caches
             laps[name].append(process.ask(batches)[0] / steps)
     weights = [a * b for a, b in pairwise(sizes)]
@@ -200,7 +200,7 @@ def _to_goals(seed: int, running: dict[str, "_Process"], epochs: int) -> dict[st
 
 
 class _Process:
-    """A peer in a process of its own, which sleeps while others are measured."""
+    """A peer in a separate process, which sleeps while others are measured."""
 
     def __init__(self, name: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")

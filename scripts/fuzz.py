@@ -6,7 +6,7 @@
 
 A target may return, or raise the errors that its reader documents. Any other exception, 5 s for one input or 1 GB of
 memory is a finding: its input is kept under --work, and the exit status is 1. The corpus begins with real files,
-made by a short training run, and stays under --work too, so a second call goes on where the first one ended.
+made by a short training run, and stays under --work too, so a second call continues the first.
 """
 
 import argparse
@@ -475,7 +475,7 @@ def main() -> int:
 
 
 def watch(name: str, seconds: int, work: Path) -> int:
-    """Fuzz in a process of its own, for a finding ends it; one line of what came of it."""
+    """Fuzz in a separate process, which a finding ends; returns one line of result."""
     command = [sys.executable, __file__, name, "--child", f"--seconds={seconds}", f"--work={work}"]
     child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     executions = re.findall(r"^#(\d+)|number_of_executed_units: (\d+)", child.stdout, re.MULTILINE)

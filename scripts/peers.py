@@ -1,7 +1,7 @@
 """The same training step in other libraries, for ``scripts/bench.py training``: same network, data, order and batches.
 
 Every peer gets what suits it: pixels scaled to float32 beforehand (ours scales uint8 in each step), its compiled or
-fused form where it has one, and a process of its own, so that no two thread pools share one.
+fused form where it has one, and a separate process, so that no two thread pools share one.
 """
 
 import time

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def written_to_a_terminal(command: str, cwd: Path) -> str:
-    """Run a command in a terminal of its own; everything that it wrote there, control sequences included."""
+    """Run a command in a pseudo-terminal, and return its output with all control sequences."""
     main_end, its_end = pty.openpty()
     fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     _, *rest = shlex.split(command)

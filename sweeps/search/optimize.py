@@ -140,7 +140,7 @@ class Optimizer:
         return tuple(params.get(axis.key) for axis in self._space.axes)
 
     def tell(self, request: Request, measured: TrialResult) -> None:
-        """A trial that diverged is "pruned" to Optuna: worse than any that finished. It learns nothing from a failure."""
+        """A trial that diverged is "pruned" to Optuna: worse than any that finished. Failures teach it nothing."""
         states = {
             "finished": self._states.COMPLETE,
             "diverged": self._states.PRUNED,
