@@ -44,7 +44,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if out is None:
             written = written_to_a_terminal(SWEEP, Path(folder))
-            half = next(screen for screen in screens(written) if runs_done(screen) >= 1 / 2 and "starting" not in screen)
+            later = (screen for screen in screens(written) if runs_done(screen) >= 1 / 2)
+            half = next(screen for screen in later if "starting" not in screen)
             (PICTURES / "terminal.svg").write_text(svg(f"$ {SWEEP}\n{half}"))
             out = Path(folder) / "outputs"
         screenshot(out, PICTURES / "page.png")
