@@ -26,7 +26,7 @@ def to_onnx(model: Model, pixels: bool | None = None) -> bytes:
     """An ONNX model: input ``images`` (N, features), outputs ``logits`` and ``probabilities`` (N, classes), float32.
 
     uint8 pixels are scaled inside the graph, (pixel − 128) / 255; floats go in as they are. Everything is computed in
-    float32, whatever the run's dtype. The run's id, epoch and identity are in the metadata.
+    float32, for any dtype of the run. The run's id, epoch and identity are in the metadata.
 
     Args:
         pixels: whether the input is uint8 or float32; needed only for a run on data=npz.

@@ -432,7 +432,7 @@ def _together(lab: Lab, tries: int, count: int) -> list[Trial]:
         runs = list(run_dirs(out))
         sessions = [len(json.loads(run.provenance.read_bytes())["sessions"]) for run in runs]
         last = lab.again(out, *words)
-        once = sessions == [1] * (1 if i % 2 else RUNS)  # each trained once, whoever did it
+        once = sessions == [1] * (1 if i % 2 else RUNS)  # each trained once, by either process
         good = last.survived and once and not any(status for status, _ in ended)
         trials.append(Trial(good, last.lost, "" if good else f"{sessions} {ended} {last.seen}"))
         shutil.rmtree(out)

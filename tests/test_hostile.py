@@ -32,7 +32,7 @@ def snapshot(folder):
 
 @pytest.fixture
 def mine(tmp_path):
-    """What a link may lead to, and nobody may touch."""
+    """A directory that a link may lead to, and that must not be touched."""
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years of work\n")

@@ -1,4 +1,4 @@
-"""What a sweep is given is what a single run would be given, and odd surroundings cost nobody a result."""
+"""What a sweep is given is what a single run would be given, and odd surroundings cost no results."""
 
 import csv
 import io

@@ -391,7 +391,7 @@ def test_a_worker_told_to_end_dies_of_the_signal(started, tmp_path):
 
 
 def test_a_job_that_is_deaf_to_sigterm_does_not_hold_up_the_end_of_a_sweep(tmp_path):
-    """Ctrl-C asks, and a second one ends it, whatever the jobs make of their signals."""
+    """Ctrl-C asks, and a second one ends it, even if jobs ignore their signals."""
     code = (
         "import pathlib, signal, time, sweeps\n"
         f"folder = pathlib.Path({str(tmp_path)!r})\n"

@@ -1,4 +1,4 @@
-"""Whatever the input: an answer or an error that names it. No traceback, no hang, no file outside of ``out``."""
+"""Any input: an answer or an error that names it. No traceback, no hang, no file outside of ``out``."""
 
 import contextlib
 import gzip

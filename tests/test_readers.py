@@ -1,4 +1,4 @@
-"""What fuzzing found (scripts/fuzz.py): a damaged file gets the reader's own error, whatever is wrong with it."""
+"""What fuzzing found (scripts/fuzz.py): any damaged file gets the reader's own error."""
 
 import io
 import json

@@ -74,7 +74,7 @@ class Browser:
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def press(self, *keys):
-        """Keys to whatever has the focus."""
+        """Send keys to the focused element."""
         codes = {
             "Tab": "\ue004",
             "Enter": "\ue007",

@@ -1,4 +1,4 @@
-"""Sweeps through the real command line: they finish, whatever happens, and do nothing twice."""
+"""Sweeps through the real command line: they finish despite faults, and do nothing twice."""
 
 import json
 import os

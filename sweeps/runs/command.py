@@ -24,7 +24,7 @@ def begin(*, lasting: bool = False) -> None:
 
 
 def use_streams(*, lasting: bool = False) -> None:
-    """Make the standard streams take any text, whatever they are: closed, Latin-1, a pipe.
+    """Make the standard streams take any text, also if they are closed, Latin-1 or a pipe.
 
     Args:
         lasting: work goes on without its output, where the reader has gone (``| head``) or the disk is full.
@@ -78,7 +78,7 @@ def run(command: Callable[[], int | None]) -> int:
         return fail(str(error), 1)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # as with | head: nobody reads on, and that is no error
+    except BrokenPipeError:  # the reader has gone, as with | head, which is not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered must not fail again at exit
         return 0
     except OSError as error:

@@ -1,6 +1,6 @@
 """How much of a metric's variance each key explains, over the runs of any grid or search.
 
-An analysis of variance with keys as factors: whatever the shape of a key's effect, each of its values has a mean of its
+An analysis of variance with keys as factors: for any shape of a key's effect, each of its values has a mean of its
 own. A key's share is the sum of squares that it adds to a linear model of main effects, averaged over the orders in
 which the keys can be added (Lindeman, Merenda and Gold 1980; U. Grömping, J. Stat. Software 17(1), 2006; these are the
 Shapley values of R²). In a balanced grid the order makes no difference, and the shares are those of the classical
