@@ -91,7 +91,7 @@ def _sweeps(command: str) -> str:
             _aligned(
                 [
                     ("lr=0.1,0.01", "values; also 'range(1,5)'; several keys make a grid"),
-                    ("hydra/sweeper=NAME", "which points there are; its keys are hydra.sweeper.KEY=VALUE"),
+                    ("hydra/sweeper=NAME", "how runs are chosen; its keys are hydra.sweeper.KEY=VALUE"),
                     *_plugins("sweeper"),
                     ("hydra/launcher=NAME", "where they are trained; its keys are hydra.launcher.KEY=VALUE"),
                     *_plugins("launcher"),
