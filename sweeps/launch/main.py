@@ -105,7 +105,8 @@ def command_line(
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
         words = sys.argv[1:]
         if name and "--version" in words:
-            sys.exit(print(f"{name} {sweeps.__version__}"))
+            print(name, sweeps.__version__)
+            sys.exit()
         file = Path(config_path or "", f"{config_name}.yaml")
         if {"--help", "-h"} & {*words} and file.is_file():  # Hydra's own help serves where there is no file
             from sweeps.launch import usage

@@ -122,7 +122,7 @@ def printed(words: Sequence[str]) -> str:
     first, *rest = words
     here = Path(sys.executable).parent
     found = shutil.which(first)
-    if found and Path(found).parent == here:
+    if found and Path(os.path.abspath(found)).parent == here:
         return shlex.join(words)
     if first in ("python", "python3"):
         return shlex.join([sys.executable, *rest])

@@ -148,7 +148,8 @@ class SearchSweeper(LaunchingSweeper):
         says in its YAML that it searches: its single runs are not ours.
         """
         arguments, budget = sys.argv[1:], f"{self.program.budget}="
-        words = started_with()[: -len(arguments)]
+        words = started_with()
+        words = words[: len(words) - len(arguments)]
         options = vars(get_args_parser().parse_known_args(arguments)[0])
         for name in ("config_path", "config_name", "config_dir"):
             words += [f"--{name.replace('_', '-')}", options[name]] if options[name] else []
