@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mlp.training import program as program
     from mlp.training import train as train
 
+    __version__: str
+
 _EXPORTS = {
     "Model": "mlp.model",
     "compose": "mlp.composition",

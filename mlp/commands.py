@@ -1,4 +1,4 @@
-"""The commands that networks add to ``python -m sweeps``: gradients, weights, landscape, timing and mistakes."""
+"""The commands that networks add to ``mlp-sweeps``: gradients, weights, landscape, timing and mistakes."""
 
 import argparse
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 
 from mlp.config import RunConfig
 from mlp.training import CONF
-from sweeps.launch.compose import composing, initialized, plain, refuse_unnamed_choices
+from sweeps.launch.compose import composing, initialized, plain, refuse_unnamed_choices, unknown
 
 
 def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
@@ -16,10 +17,13 @@ def compose(*overrides: str, config_dir: Path = CONF) -> RunConfig:
     'gelu'
 
     Raises:
-        InputError: a value cannot be used.
-        HydraException: an override cannot be read, or there is no such key or choice.
+        InputError: a value cannot be used, or there is no such key or choice.
+        HydraException: an override cannot be read.
     """
     refuse_unnamed_choices(overrides, config_dir)
-    with initialized(config_dir), composing():
-        cfg = hydra.compose("config", list(overrides))
+    try:
+        with initialized(config_dir), composing():
+            cfg = hydra.compose("config", list(overrides))
+    except HydraException as error:
+        raise unknown(error) or error from None
     return RunConfig.from_mapping(plain(cfg))

@@ -11,7 +11,6 @@ if __name__ == "__main__":
     import sweeps.runs.quiet  # noqa: F401
 
 from mlp.composition import compose as compose
-from mlp.config import RunConfig
 from mlp.training import CONF, program, train
 from sweeps.launch.main import command_line
 
@@ -19,8 +18,8 @@ main = command_line(
     program,
     config_path=str(CONF),
     config_name="config",
-    keys=RunConfig.__dataclass_fields__,
     own_directory=True,
+    name="mlp-train",
 )
 
 

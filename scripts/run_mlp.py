@@ -12,14 +12,14 @@ LOSSES = {"cross_entropy": "ce", "enclidean": "euclidean", "hinge": "hinge"}  # 
 
 
 def overrides(arguments: list[str] | None = None) -> list[str]:
-    """The report's flags as the words that ``python -m mlp.train`` takes.
+    """The report's flags as the words that ``mlp-train`` takes.
 
     >>> overrides(["--nlayer", "2", "--loss", "enclidean"])
     ['model=mlp2', 'activ=relu', 'loss=euclidean', 'lr=0.001', 'wd=0.001', 'mo=0.9', 'bsz=200']
     """
     parser = argparse.ArgumentParser(
         description="Train the report's network.",
-        epilog="Further KEY=VALUE words go to `python -m mlp.train` as they are, e.g. epochs=10 seed=1.",
+        epilog="Further KEY=VALUE words go to mlp-train as they are, e.g. epochs=10 seed=1.",
         allow_abbrev=False,
     )
     parser.add_argument("--activ", choices=["relu", "sigmoid", "gelu", "tanh"], default="relu", help="default=relu")

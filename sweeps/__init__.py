@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sweeps.runs.session import run as run
     from sweeps.runs.status import Result as Result
 
+    __version__: str
+
 _EXPORTS = {
     "Collection": "sweeps.read.collect",
     "Difference": "sweeps.judge.compare",

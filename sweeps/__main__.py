@@ -1,4 +1,4 @@
-"""``python -m sweeps``."""
+"""``python -m sweeps``, which is ``mlp-sweeps``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``python -m sweeps COMMAND``: collect and draw runs, check conclusions, look at runs, work on them, tidy up.
+"""``mlp-sweeps COMMAND``: collect and draw runs, check conclusions, look at runs, work on them, tidy up.
 
 Exit status: 0 done, 1 a run or file cannot be read, 2 unusable input, 130 interrupted by Ctrl-C. Of ``work``: 0 all
 finished, 1 a run failed or is left.
@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import sweeps
+from sweeps import overview
 from sweeps.read import extensions
-from sweeps.runs.command import fail, run
+from sweeps.runs.command import fail, printed, run, tree
 from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import folder, write_atomic
 from sweeps.runs.schema import integer, number
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from sweeps.keep import Selection
     from sweeps.read.collect import Collection
     from sweeps.study.file import Study
+
+_DESCRIPTION = """Read the runs of a results tree: list, compare, judge and keep them. What trains them is mlp-train, or
+a program of your own. Also: python -m sweeps."""
 
 Command = Callable[[argparse.Namespace], int]
 """Carries out a command and returns the exit status."""
@@ -50,11 +55,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sweeps", description="Read collected runs back.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="mlp-sweeps", usage="%(prog)s COMMAND [--out DIR] ...", description=_DESCRIPTION, formatter_class=raw
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(prog="mlp-sweeps", required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    summaries: dict[str, str] = {}
 
     def command(name: str, run: Command, summary: str, *, filters: bool = True) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=summary, description=summary)
+        summaries[name] = summary
+        said = overview.example(name)
+        sub = commands.add_parser(
+            name,
+            description=f"{summary[:1].upper()}{summary[1:]}.",
+            epilog=said and f"example:\n  {said}",
+            formatter_class=raw,
+        )
         sub.set_defaults(run=run, filters=[] if filters else None)
         sub.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIR", help="results tree (outputs)")
         if filters:
@@ -110,6 +127,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--columns", type=_comma_list, metavar="COLUMNS")
     sub.add_argument("--limit", type=int, metavar="N", help="rows at most; 0 for all")
     sub.add_argument("--csv", action="store_true", help="full precision, for programs")
+    command(
+        "sweeps",
+        _sweeps,
+        "list sweeps: how their runs stand, and their commands",
+        filters=False,
+    )
     sub = command("show", _show, "one run: configuration, status, metrics, provenance", filters=False)
     sub.add_argument("name", metavar="RUN", help="id, its beginning, or a path")
     sub = command("diff", _diff, "two runs: where they differ, and their metrics", filters=False)
@@ -131,12 +154,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for add in extensions.load(extensions.COMMANDS):
         add(command)
 
+    parser.epilog = overview.text(summaries)
     args, rest = parser.parse_known_args(_joined(argv))
     if rest and (args.filters is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if rest:  # filters that came after an option
         args.filters += rest
     return args
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is wanted, unlike argparse's own."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"mlp-sweeps {sweeps.__version__}")
+        parser.exit()
 
 
 def _add_keeping(command: AddCommand) -> None:
@@ -191,6 +223,21 @@ def load(args: argparse.Namespace) -> "Collection":
     return collection
 
 
+def _load_for(study: "Study", args: argparse.Namespace) -> "Collection":
+    """Runs as :func:`load` has them.
+
+    Raises:
+        InputError: none of them is the study's.
+    """
+    from sweeps.study.select import FREE, select
+
+    collection = load(args)
+    if not len(select(study, collection.runs, dict.fromkeys(study.axes, FREE))):
+        how = printed([*study.training, *tree(args.out)])
+        raise InputError("study", study.word, f"none of its runs is in {args.out}; make them: {how}")
+    return collection
+
+
 def _warn(problems: Sequence[str]) -> None:
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -219,7 +266,7 @@ def _tables(args: argparse.Namespace) -> int:
         return 0
     study = choose_study(args)
     names = _chosen(args.only, list(study.tables))
-    collection = load(args)
+    collection = _load_for(study, args)
     drawn = [tables.table(study, study.tables[name], collection) for name in names]
     place = folder(args.out, "tables")
     return written([path for table in drawn for path in table.write(place)])
@@ -244,7 +291,7 @@ def _fidelity(args: argparse.Namespace) -> int:
     study = choose_study(args)
     if study.reference is None or study.reference.curves is None:
         raise InputError("study", study.word, "has no reference.curves to compare with")
-    return written(fidelity.write(study, load(args), folder(args.out, "tables")))
+    return written(fidelity.write(study, _load_for(study, args), folder(args.out, "tables")))
 
 
 def _curves(args: argparse.Namespace) -> int:
@@ -280,15 +327,16 @@ def _importance(args: argparse.Namespace) -> int:
 
 
 def _claims(args: argparse.Namespace) -> int:
-    from sweeps.judge import text
+    from sweeps.judge import text, timing
     from sweeps.judge.hypotheses import evaluate
     from sweeps.show import draw, forest
 
     study = choose_study(args)
     names = _chosen(args.only, list(study.hypotheses))
-    findings = [finding for finding in evaluate(study, load(args)) if finding.name in names]
+    collection = load(args) if timing.path(args.out).exists() else _load_for(study, args)
+    findings = [finding for finding in evaluate(study, collection) if finding.name in names]
     markdown = text.to_markdown(study, findings)
-    print(text.to_text(findings) if args.brief else markdown, end="")
+    print(text.to_text(findings, args.out) if args.brief else markdown, end="")
     if args.only:
         return 0
     write_atomic(args.out / "claims.md", markdown.encode())
@@ -315,7 +363,7 @@ def _check(args: argparse.Namespace) -> int:
         raise InputError("argument", args.filters[0], "is unknown here; only study=NAME goes")
     print(check.describe(study), end="")
     line = training.command(study, args.out, training.first_seeds(study))
-    print(f"\nto train    {training.describe(line)}\n            python -m sweeps train study={study.word}")
+    print(f"\nto train    {training.describe(line)}\n            {printed([*study.training, *tree(args.out)])}")
     return 0
 
 
@@ -356,6 +404,13 @@ def _ls(args: argparse.Namespace) -> int:
         print(without_formulas(runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
     else:
         listing.print_runs(runs, limit=args.limit)
+    return 0
+
+
+def _sweeps(args: argparse.Namespace) -> int:
+    from sweeps.show import listing
+
+    _warn(listing.print_sweeps(args.out))
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from sweeps.read.collect import Collection, load, read_manifest
+from sweeps.read.collect import Collection, find_sweep, load, read_manifest
 from sweeps.read.summary import column_of
 from sweeps.runs import checkpoint
 from sweeps.runs.directory import RunDir
@@ -108,6 +108,7 @@ def select(out: Path, words: Sequence[str], sweep: str | None = None) -> Selecti
     """
     named = [word for word in words if not re.search(r"[=<>!\s]", word)]
     if not named:
+        sweep = None if sweep is None else find_sweep(out, sweep)
         collection = load(out, *words, sweep=sweep)
         return Selection(out, tuple(RunDir.of(out, name) for name in collection.runs["run"]), False, sweep, collection)
     if len(named) < len(words) or sweep is not None:

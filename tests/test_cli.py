@@ -3,15 +3,20 @@ import io
 import json
 import os
 import pty
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from synthetic import history, make_report, make_run
+from conftest import ROOT
+from synthetic import history, make_other, make_report, make_run
 
-from sweeps.cli import main
+from sweeps.cli import _parse, main
+from sweeps.overview import GROUPS, example
 from sweeps.runs.directory import RunDir
 from sweeps.show.listing import Watch
 
@@ -113,6 +118,51 @@ def test_drawing_and_judging_commands_write_and_name_their_files(sweeps, out, wo
     assert all((out / file).stat().st_size for file in files)
 
 
+def test_help_shows_every_command_in_a_group_and_each_has_an_example(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    groups = [block.splitlines() for block in capsys.readouterr().out.split("\n\n") if "\n  " in block]
+    listed = {line.split()[0] for _, *lines in groups for line in lines}
+    known = {command for commands in GROUPS.values() for command in commands}
+    assert listed - {"-h,", "--version"} == known & listed
+    assert len(listed) > 25
+    for command in sorted(known & listed):
+        said = example(command)
+        assert said
+        program, *words = shlex.split(said)
+        assert program == "mlp-sweeps"
+        assert _parse(words).run
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["tables", "fidelity", "claims", "figures"])
+def test_without_a_study_s_runs_one_line_says_how_to_make_them(sweeps, out, command):
+    for path in (out / "runs").iterdir():
+        shutil.rmtree(path)
+    make_other(out, {"lr": 0.1}, {"loss": [1.0]})
+    status, printed, said = sweeps(command, "study=report")
+    assert (status, printed) == (2, "")
+    assert re.fullmatch(r"error: .*none of its runs .*; make them: \S*mlp-sweeps.* train study=report --out .*\n", said)
+    assert not list(out.rglob("*.md"))
+
+
+def test_a_printed_command_works_where_its_environment_is_not_active(tmp_path):
+    """As after scripts/reproduce: the shell's own python knows nothing of this package."""
+    (tmp_path / "outputs" / "runs").mkdir(parents=True)
+    env = {"PATH": os.defpath, "PYTHONPATH": str(ROOT)}
+    shell = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-m", "sweeps", "tables", "study=report"], timeout=200, **shell)
+    assert done.returncode == 2
+    words = shlex.split(done.stderr.partition("make them: ")[2])
+    assert words[-2:] == ["train", "study=report"]
+    assert subprocess.run([*words, "--help"], timeout=200, **shell).returncode == 0
+    active = env | {"PATH": f"{os.path.dirname(sys.executable)}:{os.defpath}"}
+    done = subprocess.run([sys.executable, "-m", "sweeps", "tables", "study=report"], **shell | {"env": active})
+    assert done.stderr.endswith("make them: mlp-sweeps train study=report\n") or "-m sweeps" in done.stderr
+
+
 def test_no_such_directory(capsys, tmp_path):
     assert main(["ls", "--out", str(tmp_path / "none")]) == 2
     assert "holds no runs" in capsys.readouterr().err
@@ -134,6 +184,32 @@ def test_ls_filters_sorts_and_chooses_columns(sweeps):
         0,
         "run  state  epoch  target  lr  wd  mo  seed  test_acc  best_test_acc  epoch_seconds\n",
     )
+
+
+def test_a_sweep_goes_by_the_beginning_of_its_name(sweeps, out):
+    run = next((out / "runs").iterdir()).name
+    for name in ("halving-lr-8a5be3", "lr-1", "lr-2"):
+        (out / "sweeps" / name).mkdir(parents=True)
+        content = {"name": name, "command": ["python"], "runs": [{"run_id": run, "overrides": [], "epochs": 3}]}
+        (out / "sweeps" / name / "manifest.json").write_text(json.dumps(content))
+    for command in (("ls",), ("watch", "--once"), ("prune", "--dry-run")):
+        status, printed, said = sweeps(*command, "--sweep", "halv")
+        assert (status, said) == (0, "")
+        assert len(printed.splitlines()) >= 1
+    assert len(sweeps("ls", "--sweep", "halving")[1].splitlines()) == 2
+    status, printed, said = sweeps("sweeps")
+    assert (status, said) == (0, "")
+    assert [line.split()[:4] for line in printed.splitlines()[1:]] == [
+        [name, "1", "1", "finished"] for name in ("halving-lr-8a5be3", "lr-1", "lr-2")
+    ]
+    (out / "sweeps" / "lr-1" / "manifest.json").write_text("{")
+    status, printed, said = sweeps("sweeps")
+    assert (status, len(printed.splitlines())) == (0, 3)
+    assert said.startswith("warning: sweep=lr-1: ")
+    (out / "sweeps" / "lr-1" / "manifest.json").write_text(json.dumps(content))
+    status, _, said = sweeps("ls", "--sweep", "lr")
+    assert (status, said) == (2, "error: sweep=lr: is the beginning of several: lr-1, lr-2\n")
+    assert sweeps("stop", "halv")[1].startswith("halving-lr-8a5be3: told to stop; 0 runs")
 
 
 def test_show_by_beginning_code_and_path(sweeps, out):

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_jobs_at_a_checkpoint_and_the_same_command_continues(spawn, 
     main.send_signal(signal.SIGINT)
     output, errors = main.communicate(timeout=30)
     assert main.returncode == 130, output + errors
-    assert "to continue: python -m mlp.train --multirun" in output
+    assert re.search(r"^to continue: \S+ -m mlp\.train --multirun", output, re.M)
     (path,) = runs(tmp_path / "out").values()
     until(lambda: RunDir(path).read_status().state == "interrupted", 10)
 

@@ -92,7 +92,7 @@ def test_before_the_first_look_nothing_is_decided(tmp_path):
     findings = by_name(rich(tmp_path, seeds=range(3)))
     assert {findings[name].verdict for name in OF_THE_CURVES} == {"undecided"}
     assert "seed=3" in findings["lr-best"].detail
-    assert "python -m sweeps train study=" in findings["lr-best"].detail
+    assert "mlp-sweeps train study=" in findings["lr-best"].detail
 
 
 def test_what_is_open_asks_for_the_next_look(tmp_path):
@@ -208,8 +208,21 @@ def test_output_is_complete_and_plain(tmp_path):
         assert entry["verdict"] == finding.verdict
     values = data["claims"][0]["comparisons"][0]["values"]
     assert {name: len(of_seeds) for name, of_seeds in values.items()} == {"ReLU 1L": 3, "GeLU 1L": 3}
-    assert len(text.to_text(findings).splitlines()) == len(STUDY.hypotheses)
+    assert len(text.to_text(findings, tmp_path).splitlines()) == len(STUDY.hypotheses)
     assert all(item.reason in markdown for item in STUDY.untested)
+
+
+def test_what_waits_for_one_command_is_one_line(tmp_path):
+    findings = evaluate(STUDY, world(tmp_path, seeds=[0]))
+    lines = text.to_text(findings, tmp_path).splitlines()
+    counts = [len(STUDY.hypotheses) - len(TIME), len(TIME)]
+    assert [line.split()[:3] for line in lines] == [["undecided", str(count), "hypotheses"] for count in counts]
+    for line, command in zip(lines, ("train", "timing"), strict=True):
+        assert f"mlp-sweeps {command} study={STUDY.word} --out {tmp_path}`" in line
+        assert len(line) < 300
+    (alone,) = text.to_text(findings[:1], tmp_path).splitlines()
+    assert findings[0].name in alone
+    assert "missing: " in alone
 
 
 # --------------------------------------------------------------------------------------------------------------- time
@@ -219,7 +232,7 @@ def test_time_is_not_taken_from_the_pool(tmp_path):
     found = by_name(world(tmp_path, seeds=[0]))
     for name in TIME:
         assert found[name].verdict == "undecided"
-        assert "`python -m sweeps timing study=" in found[name].detail
+        assert "`mlp-sweeps timing study=" in found[name].detail
 
 
 def test_times_of_the_report_give_its_verdicts_and_their_conditions(tmp_path):

@@ -130,7 +130,7 @@ def test_a_pruned_run_stays_finished_and_is_not_begun_again(keep, out):
         lambda: sweeps.run(fit, {"lr": 0.1, "epochs": 4}, out=out),
         lambda: sweeps.sweep(fit, {"lr": [0.1, 0.2], "epochs": 4}, out=out, workers=2, quiet=True),
     ):
-        with pytest.raises(Pruned, match=r"^run=fit-\w+: was pruned: .* python -m sweeps rm fit-\w+, and training it"):
+        with pytest.raises(Pruned, match=r"^run=fit-\w+: was pruned, so .* again: mlp-sweeps rm fit-\w+$"):
             more()
     assert run_of(out, 0.1).metrics.read_bytes() == table
     assert {run.path.name: run.provenance.read_bytes() for run in run_dirs(out)} == before
@@ -218,7 +218,7 @@ def test_what_needs_a_network_says_that_it_was_pruned(command, tmp_path):
     said = command("prune", "--keep", "none", "--out", out, module="sweeps").stdout
     assert said == f"pruned 1 run: 1 file, {freed / 1e6:.3g} MB\n"
     assert command(*words).returncode == 0  # finished as before
-    message = f"error: run={name}: was pruned, so its checkpoint is gone; to train it again: python -m sweeps rm {name}"
+    message = f"error: run={name}: was pruned, so its checkpoint is gone; to train it again: mlp-sweeps rm {name}"
     for again in (
         command(name, "--out", out, module="mlp.evaluate"),
         command("epochs=2", *words[1:]),

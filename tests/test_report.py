@@ -174,7 +174,7 @@ def test_it_has_every_hypothesis_table_and_figure_of_the_study(collection, page)
         assert html.escape(finding.detail) in text
     for spec in [*STUDY.tables.values(), *STUDY.figures.values()]:
         assert html.escape(spec.title if spec.name in STUDY.tables else spec.caption) in text
-    assert f"python -m sweeps report study={STUDY.word}" in text
+    assert f"mlp-sweeps report study={STUDY.word}" in text
 
 
 def test_without_a_study_there_is_nothing_of_the_course_report(collection):

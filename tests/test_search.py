@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import re
+import shlex
 import signal
 import sys
 from dataclasses import replace
@@ -286,6 +287,24 @@ def test_halving_trains_as_much_as_it_says_and_the_readers_read_it(search, comma
     assert "is another search's, which differs in first, space" in other.stderr
 
 
+def test_a_search_ends_with_the_command_that_trains_its_best_run_further(search, command, tmp_path):
+    done = search(*HALVING, "epochs=4", "lr=interval(0.01,0.2)", "hydra.sweeper.configurations=2")
+    assert done.returncode == 0, done.stderr
+    assert "\nnew\n" not in done.stdout
+    assert re.search(r"lr=0\.\d{1,5} epochs=4", done.stdout)  # four digits of seventeen
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("to train the best at full length: ")
+    words = shlex.split(last.partition(": ")[2])
+    assert words[1:3] == ["-m", "mlp.train"]
+    assert not any(word.startswith("epochs=") for word in words)
+    best = found(tmp_path / "out").ranked()[0]
+    further = command(*words[3:], "epochs=6")
+    assert further.returncode == 0, further.stderr
+    assert further.stdout.splitlines()[-1].endswith(best.runs[0][0])
+    assert "epoch 5/6" in further.stdout
+    assert "epoch 4/6" not in further.stdout  # it went on with the best run
+
+
 def test_halving_killed_goes_on_to_the_same_result(small, search, tmp_path):
     words = (*HALVING, "epochs=27", "bsz=5", "hydra.sweeper.seeds=2", *GRID)
     process = start(small, tmp_path / "out", *words)
@@ -330,7 +349,7 @@ def test_what_fails_is_tried_again_by_the_same_command(search, tmp_path):
     assert done.returncode == 1
     assert f"trial 0 failed: {bad}: " in done.stdout
     assert "1 finished, 1 failed of 2 trials" in done.stdout
-    assert "to continue: python -m mlp.train --multirun" in done.stdout
+    assert re.search(r"^to continue: \S+ -m mlp\.train --multirun", done.stdout, re.M)
     (tmp_path / "out" / "runs" / bad).unlink()
     again = search(*HALVING, "epochs=9", "lr=0.1,0.01")
     assert again.returncode == 0

@@ -51,6 +51,13 @@ def small(**changes):
     return file.parse(content, STUDY, "small")
 
 
+def test_overrides_name_every_axis_for_the_program_s_defaults_may_be_others():
+    study = small(axes__lr=[0.1, 0.01, 0.0123456789], axes__net__train={"deep": "d2"})
+    assert study.overrides({}) == ("lr=0.1", "net=wide")
+    assert study.overrides({"net": "deep", "lr": 0.0123456789}) == ("lr=0.0123456789", "net=d2")
+    assert study.differences({"net": "deep", "lr": 0.1}) == ("net=d2",)
+
+
 # ------------------------------------------------------------------------------------------------- the course report
 
 

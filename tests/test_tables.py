@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -246,6 +247,22 @@ def test_texts_are_escaped():
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} <= {4, 5}
     assert r"\<b\>" in HOSTILE.to_markdown()
     assert r"\input" not in HOSTILE.to_latex().replace(r"\textbackslash{}input", "")
+
+
+def test_an_underscore_within_a_word_is_plain():
+    table = replace(HOSTILE, title="test_acc by _x_ and y_ of _z")
+    assert table.to_markdown().startswith("### test_acc by \\_x\\_ and y\\_ of \\_z\n")
+
+
+def test_where_runs_are_shorter_than_others_a_note_says_how_to_compare_them(tmp_path):
+    make_run(tmp_path, epochs=3)
+    make_run(tmp_path, lr=0.1, epochs=2)
+    shorter = pivot(sweeps.load(tmp_path), ["lr"], [], ["test_acc"])
+    assert shorter.notes[-1] == "Some runs were asked for fewer epochs; --epochs 2 compares all as of epoch 2."
+    assert [cell.n for row in shorter.rows for cell in row.cells] == [1, 0]
+    same = pivot(sweeps.load(tmp_path, epochs=2), ["lr"], [], ["test_acc"])
+    assert not any("--epochs" in note for note in same.notes)
+    assert [cell.n for row in same.rows for cell in row.cells] == [1, 1]
 
 
 def test_small_differences_have_no_sign():

@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from conftest import ROOT
 
+import mlp
+import sweeps
 from mlp.composition import compose
+from mlp.config import RunConfig
 
 
 def test_one_run_on_real_mnist(command, tmp_path):
@@ -35,12 +39,16 @@ def test_one_run_on_real_mnist(command, tmp_path):
         (["mo=1.5"], "mo=1.5: must be a number ≥ 0 < 1"),
         (["model.hidden=[]"], "model.hidden=[]"),
         (["dtype=int8"], "dtype=int8: must be one of float32, float64"),
-        (["activ=gelo"], "Could not find 'activ/gelo'"),
-        (["activv=gelu"], "'activv'"),
-        (["lrr=1"], "did you mean lr?"),
+        (["activ=gelo"], "activ=gelo: must be one of gelu, relu, sigmoid, tanh (did you mean gelu?)"),
+        (["activv=gelu"], "activv=gelu: no such key (did you mean activ?)"),
+        (["lrr=1"], "lrr=1: no such key (did you mean lr?)"),
+        (["loss.margin=1"], "loss.margin=1: no such key; known: name"),
+        (["hydra.run.dir=mine"], "hydra.run.dir=mine: a run's directory is OUT/runs/RUN_ID; out=DIR moves"),
+        (["--multirun", "hydra.sweep.dir=mine"], "hydra.sweep.dir=mine: a run's directory is"),
+        (["--multirun", "+hydra.sweep.subdir=mine"], "hydra.sweep.subdir=mine: a run's directory is"),
         (["lr"], "lr"),
         (["lr=[1"], "lr=[1"),
-        (["data=npz"], "data.path"),
+        (["data=npz"], "data.path=???: is missing; give it a value"),
         (["data=npz", "data.path=/nowhere.npz"], "/nowhere.npz"),
         (["data=npz", "data.path=torn.npz"], "torn.npz"),
         (["out=file/x"], "file"),
@@ -55,9 +63,48 @@ def test_bad_input_is_one_screen_status_2_and_no_directory(command, tmp_path, wo
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) < 20
+    assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
+    assert {path.name for path in tmp_path.iterdir()} <= {"torn.npz", "file", "outputs"}
     assert not list(tmp_path.glob("outputs/runs/*"))
+
+
+def test_a_dry_run_of_one_run_is_its_plan_and_writes_nothing(command, small, tmp_path):
+    before = {*tmp_path.rglob("*")}
+    done = command("--dry-run", *small)
+    assert (done.returncode, done.stderr) == (0, "")
+    name, *rest = done.stdout.split(": ")
+    assert rest[0].startswith("1 run, 1 to train (4 epochs)\nnew        " + name)
+    assert "lr=1,2" in command("--dry-run", *small, "lr=1,2").stderr  # which the run itself would refuse, too
+    assert command("--dry-run", *small, "lr=-1").stderr == "error: lr=-1: must be a number > 0\n"
+    assert {*tmp_path.rglob("*")} == before
+
+    assert command(*small).returncode == 0
+    there = {*tmp_path.rglob("*")}
+    assert "1 run, 1 finished already\nfinished" in command("--dry-run", *small).stdout
+    assert "(2 epochs)\nfrom 5" in command("--dry-run", *small, "epochs=6").stdout
+    assert {*tmp_path.rglob("*")} == there
+
+
+def test_help_names_every_key_group_sweeper_and_launcher(command):
+    done = command("--help")
+    assert done.returncode == 0
+    words = set(done.stdout.replace("=", " ").replace(",", " ").replace(";", " ").split())
+    assert set(RunConfig.__dataclass_fields__) - {"hidden", "init_std"} <= words
+    assert {"model.hidden", "activ.approximate", "data.holdout", "data.path", "loss.margin"} <= words
+    for group in ("sweeper", "launcher"):
+        assert {path.stem for path in (ROOT / "sweeps" / "conf" / "hydra" / group).glob("*.yaml")} <= words
+    assert "learning rate, > 0" in done.stdout
+    assert "--dry-run" in words
+    assert len(done.stdout.splitlines()) < 80
+    assert max(map(len, done.stdout.splitlines())) <= 110
+
+
+def test_version_is_the_package_s(command):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert mlp.__version__ == sweeps.__version__ == version
+    assert command("--version").stdout == f"mlp-train {version}\n"
+    assert command("--version", module="sweeps").stdout == f"mlp-sweeps {version}\n"
 
 
 def test_an_error_tells_of_control_characters_and_sends_none(command):

@@ -102,9 +102,9 @@ def test_the_commands_that_are_printed_work(sweep, out):
     subprocess.run(here, shell=True, check=True, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
     assert states(out) == ["finished"] * 2
     assert "left: 2 finished" in (out / "sweeps" / "left" / "work.log").read_text()
-    for command in re.findall(r"^(?:look|end it): +python (.*)$", left.stdout, re.M):
-        once = ["--once"] if " watch " in command else []
-        subprocess.run([sys.executable, *command.split(), *once], check=True, timeout=60)
+    look, end = (re.search(rf"^{word}: +(.*)$", left.stdout, re.M)[1] for word in ("look", "end it"))
+    for command in (f"{look} --once", end):
+        subprocess.run(command, shell=True, check=True, timeout=60)
 
 
 def test_what_a_killed_worker_left_another_finishes(sweep, working, work, out):

@@ -37,7 +37,9 @@ class Sample:
     runs: tuple[str, ...]
     """Ids of the runs that these are of."""
     obstacle: str = ""
-    """What prevents the hypothesis's first look, and what to do about it."""
+    """What prevents the hypothesis's first look."""
+    remedy: tuple[str, ...] = ()
+    """The command that removes it, if one does."""
     diverged: tuple[str, ...] = ()
     """A sentence for each run that diverged."""
 
@@ -63,11 +65,12 @@ class Evidence:
         cells = {self._study.label(cell): self._cell(cell, measure) for cell in hypothesis.cells}
         seeds = tuple(itertools.takewhile(lambda seed: all(seed in cell.numbers for cell in cells.values()), fresh))
         first = fresh[: looks[0]]
+        blocked = self._obstacle(list(cells.values()), first, measure) if len(seeds) < len(first) else ("", ())
         return Sample(
             seeds,
             {label: tuple(cell.numbers[seed] for seed in seeds) for label, cell in cells.items()},
             tuple(sorted({cell.runs[seed] for cell in cells.values() for seed in seeds})),
-            self._obstacle(list(cells.values()), first, measure) if len(seeds) < len(first) else "",
+            *blocked,
             tuple(words for cell in cells.values() for seed, words in cell.diverged.items() if seed in seeds),
         )
 
@@ -95,7 +98,7 @@ class Evidence:
         return self._found[key]
 
     def _measure(self, cell: Settings, measure: Measure) -> "_Found":
-        found = _Found(" ".join(self._study.overrides(cell)))
+        found = _Found(" ".join(self._study.differences(cell)))
         runs = self._runs_of(cell)
         for run in runs:
             if sum(other.seed == run.seed for other in runs) > 1:
@@ -139,8 +142,10 @@ class Evidence:
         curve = {name: self._columns[name][where] if name in self._columns else none for name in measure.metrics}
         return curve, len(where)
 
-    def _obstacle(self, cells: "Sequence[_Found]", seeds: Sequence[int], measure: Measure) -> str:
-        """What is missing or wrong at these seeds, in one sentence."""
+    def _obstacle(
+        self, cells: "Sequence[_Found]", seeds: Sequence[int], measure: Measure
+    ) -> tuple[str, tuple[str, ...]]:
+        """What is missing or wrong at these seeds, in one sentence, and the command that helps, if one does."""
         key = self._study.seeds.key
         missing: list[str] = []
         wrong: dict[str, list[str]] = {}
@@ -153,9 +158,8 @@ class Evidence:
                     wrong.setdefault(cell.troubles[seed], []).append(f"{cell.overrides} {key}={seed}".strip())
         reasons = [f"missing: {_some(missing)}"] if missing else []
         reasons += [f"{trouble}: {_some(places)}" for trouble, places in wrong.items()]
-        if missing or any(" before epoch " in trouble and not trouble.startswith("diverged") for trouble in wrong):
-            reasons.append(f"run `python -m sweeps train study={self._study.word}`")
-        return "; ".join(reasons)
+        unfinished = any(" before epoch " in trouble and not trouble.startswith("diverged") for trouble in wrong)
+        return "; ".join(reasons), self._study.training if missing or unfinished else ()
 
 
 @dataclass(frozen=True)

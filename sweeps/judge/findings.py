@@ -30,6 +30,7 @@ The p-values are Student's, of normal values; :mod:`sweeps.judge.statistics` say
 """
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -332,6 +333,8 @@ class Finding:
     """Numbers of seeds at which it is judged, fixed before the first; empty: once, with all there are."""
     obstacle: str = ""
     """Why nothing can be decided by any numbers: runs missing, unfinished, …"""
+    remedy: tuple[str, ...] = ()
+    """The command that removes the obstacle, if one does."""
     notes: tuple[str, ...] = ()
     """Sensitivity to the measure, and other remarks."""
     sample: str = "seed"
@@ -403,13 +406,18 @@ class Finding:
         return tuple(_orders(self.judged.comparisons))
 
     @property
+    def reason(self) -> str:
+        """The obstacle, with the way out."""
+        return f"{self.obstacle}; run `{shlex.join(self.remedy)}`" if self.remedy else self.obstacle
+
+    @property
     def detail(self) -> str:
         """A few sentences for readers without statistics."""
         if self.judged is None:
-            return _sentence(self.obstacle)
+            return _sentence(self.reason)
         sentences = [f"Compared: {self.measured}; {self._count(self.judged.n)}", self._outcome(self.judged)]
         if self.obstacle:
-            sentences.append(f"Not decided: {self.obstacle}")
+            sentences.append(f"Not decided: {self.reason}")
         elif self.judged.n < 2:
             sentences.append(
                 f"Not decided: a single {self.sample} does not show how much {self.sample}s differ; use three or more"

@@ -48,7 +48,7 @@ def _from_runs(study: Study, evidence: Evidence, hypothesis: Hypothesis, family:
     opposite = [other for other in again if {found, other.verdict} == _OPPOSITE]
     if opposite:
         said = f"it depends on how it is measured; by {opposite[0].measured} it is {opposite[0].verdict}"
-        finding = replace(finding, obstacle=said)
+        finding = replace(finding, obstacle=said, remedy=())
     remarks = list(sample.diverged)
     if again and not opposite and found is not Verdict.UNDECIDED:
         remarks.append("The same " + "; ".join(f"by {other.measured}: {other.verdict}" for other in again))
@@ -87,6 +87,7 @@ def _finding(study: Study, hypothesis: Hypothesis, measure: Measure, sample: Sam
         required=hypothesis.at_least,
         looks=study.seeds.looks,
         obstacle=sample.obstacle,
+        remedy=sample.remedy,
     )
 
 
@@ -94,7 +95,7 @@ def _from_timing(study: Study, times: Timing | None, hypothesis: Hypothesis) -> 
     """Judge by timing.json: ratios are taken within a round."""
     measure = hypothesis.measure
     assert isinstance(measure, Time)
-    command = f"{timing.COMMAND} study={study.word}"
+    remedy = (*timing.COMMAND, f"study={study.word}")
     finding = Finding(
         name=hypothesis.name,
         text=hypothesis.text,
@@ -107,17 +108,18 @@ def _from_timing(study: Study, times: Timing | None, hypothesis: Hypothesis) -> 
         sample="round",
     )
     if times is None:
-        return replace(finding, obstacle=f"a time needs a measurement under stated conditions; run `{command}`")
+        return replace(finding, obstacle="a time needs a measurement under stated conditions", remedy=remedy)
     keys = {study.label(cell): measure.cell(study.complete(cell)) for cell in hypothesis.cells}
     lacking = sorted(set(keys.values()) - set(times.seconds))
     if lacking:
-        return replace(finding, obstacle=f"not timed: {', '.join(lacking)}; run `{command}`")
+        return replace(finding, obstacle=f"not timed: {', '.join(lacking)}", remedy=remedy)
     values = {label: times.seconds[key] for label, key in keys.items()}
-    busy = f"other processes disturbed the measurement; run `{command}` on an idle machine" if times.disturbed else ""
+    busy = "other processes disturbed the measurement; repeat it on an idle machine" if times.disturbed else ""
     return replace(
         finding,
         comparisons=_comparisons(study, hypothesis, measure, values, Variance.TRIMMED),
         obstacle=busy,
+        remedy=remedy if busy else (),
         notes=(*hypothesis.notes, f"Conditions: {times.describe()}"),
     )
 

@@ -2,11 +2,14 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from sweeps.judge.findings import CONFIDENCE, Comparison, Finding
+from sweeps.judge.findings import CONFIDENCE, Comparison, Finding, Verdict
 from sweeps.judge.looks import ALPHA
+from sweeps.runs.command import printed, tree
 from sweeps.study.file import Study
 
 _INTERVAL = f"{100 * CONFIDENCE:g} % interval"
@@ -64,15 +67,29 @@ def to_markdown(study: Study, findings: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_text(findings: Sequence[Finding]) -> str:
-    """A line for each finding: verdict, name, and the decisive comparison, or what prevents a verdict."""
-    width = max((len(finding.name) for finding in findings), default=0)
-    return "".join(f"{finding.verdict:<12} {finding.name:<{width}}  {_gist(finding)}\n" for finding in findings)
+def to_text(findings: Sequence[Finding], out: Path) -> str:
+    """A line for each finding: verdict, name, and the decisive comparison, or what prevents a verdict.
+
+    Findings that one command would decide share a line, which names the command.
+    """
+    blocked = Counter(finding.remedy for finding in findings if finding.obstacle)
+    shared = {remedy: count for remedy, count in blocked.items() if remedy and count > 1}
+    rows = [(f.verdict, f.name, _gist(f)) for f in findings if not (f.obstacle and f.remedy in shared)]
+    rows += [
+        (
+            Verdict.UNDECIDED,
+            f"{count} hypotheses",
+            f"run `{printed([*remedy, *tree(out)])}`; without --brief it says why",
+        )
+        for remedy, count in shared.items()
+    ]
+    width = max((len(name) for _, name, _ in rows), default=0)
+    return "".join(f"{verdict:<12} {name:<{width}}  {said}\n" for verdict, name, said in rows)
 
 
 def _gist(finding: Finding) -> str:
     if finding.decisive is None:
-        return finding.obstacle
+        return finding.reason
     more = ""
     if finding.forecast is not None:
         more = f"; {finding.forecast.describe(finding.sample)}"

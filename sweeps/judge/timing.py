@@ -1,9 +1,10 @@
-"""timing.json: seconds per epoch under stated conditions, as ``python -m sweeps timing`` measures them.
+"""timing.json: seconds per epoch under stated conditions, as ``mlp-sweeps timing`` measures them.
 
 The claims about time rest on it alone, since times of a sweep's runs come from a busy pool.
 """
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import read_json
 
-COMMAND = "python -m sweeps timing"
+COMMAND = ("mlp-sweeps", "timing")
 
 # Below this share of a core another process ran as well, and the clock measured it.
 _UNDISTURBED = 0.9
@@ -65,5 +66,5 @@ def load(out: Path) -> Timing | None:
     except FileNotFoundError:
         return None
     except (OSError, DamagedRun, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise InputError("timing", str(path(out)), f"is damaged ({error}); repeat `{COMMAND}`") from None
+        raise InputError("timing", str(path(out)), f"is damaged ({error}); repeat `{shlex.join(COMMAND)}`") from None
     return timing

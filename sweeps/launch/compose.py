@@ -14,11 +14,12 @@ import yaml
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from sweeps.runs.errors import InputError
+from sweeps.runs.schema import suggest
 
 _NO_NAME = re.compile(r"null|true|false|[-+]?(inf|nan|[0-9_]*\.?[0-9_]+\.?(e[-+]?[0-9_]+)?)", re.IGNORECASE)
 
@@ -26,12 +27,19 @@ _global_state = threading.Lock()  # Hydra's state is the process's
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    """A composed configuration as a nested mapping of plain values, without Hydra's own part."""
+    """A composed configuration as a nested mapping of plain values, without Hydra's own part.
+
+    Raises:
+        InputError: a value is missing.
+    """
     if "hydra" in cfg:  # a masked copy would lose the types
         cfg = copy.deepcopy(cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    try:
+        values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise InputError(str(error.full_key), "???", "is missing; give it a value") from None
     assert isinstance(values, dict)
     return values
 
@@ -49,13 +57,28 @@ def refuse_unnamed_choices(overrides: Sequence[str], config_dir: Path) -> None:
             raise InputError(group, value, f"must be one of {', '.join(names)}")
 
 
+def refuse_directories(overrides: Sequence[str], out: str) -> None:
+    """A run's directory is named by what decides it, so that the same configuration finds it again.
+
+    Args:
+        out: the key that moves the results tree.
+
+    Raises:
+        InputError: another directory is asked for.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key in ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"):
+            raise InputError(key, value, f"a run's directory is OUT/runs/RUN_ID; {out}=DIR moves the results tree")
+
+
 @contextlib.contextmanager
 def composing() -> Iterator[None]:
     """Hydra composes here: what it and the YAML reader let through as it comes is an InputError.
 
     Raises:
         InputError: names the file and the line, or the override.
-        HydraException, OmegaConfBaseException: those have words for the user already.
+        HydraException, OmegaConfBaseException: the others, which have words for the user already.
     """
     try:
         yield
@@ -86,6 +109,27 @@ def unreadable(error: Exception) -> InputError | None:
         if isinstance(path, str) and path.endswith((".yaml", ".yml")):
             return InputError("config", path, said)
     return InputError("config", type(error).__name__, said)
+
+
+def unknown(error: BaseException) -> InputError | None:
+    """What Hydra's exception says in several lines, if it is of a key or a choice that there is not."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return InputError(group, name, f"must be one of {', '.join(error.options)}{suggest(name, error.options)}")
+    return unknown_key(error) if isinstance(error, ConfigCompositionException) else None
+
+
+def unknown_key(error: BaseException) -> InputError | None:
+    """Of an override whose key the configuration has not, with the nearest of those that it has, or all of them."""
+    cause = error.__cause__
+    _, found, override = str(error).partition("To append to your config use +")
+    if not found or not isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return None
+    key, _, value = override.partition("=")
+    parent = cause.parent_node
+    siblings = [str(name) for name in parent if name != "hydra"] if OmegaConf.is_dict(parent) else []
+    near = suggest(key.rpartition(".")[2], siblings) or f"; known: {', '.join(siblings)}"
+    return InputError(key, value, f"no such key{near}")
 
 
 @contextlib.contextmanager

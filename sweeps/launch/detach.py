@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.launch.manifest import Manifest
+from sweeps.runs.command import printed
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.files import append, read_file
 from sweeps.runs.schema import fields, flag, integer, list_of, optional, text
@@ -30,8 +31,8 @@ def say(manifest: Manifest, workers: int, sbatch: str | None = None) -> None:
 
 def _say_how_to_follow(manifest: Manifest) -> None:
     out = ["--out", str(manifest.out)]
-    print(f"look:     {shlex.join(['python', '-m', 'sweeps', 'watch', '--sweep', manifest.name, *out])}")
-    print(f"end it:   {shlex.join(['python', '-m', 'sweeps', 'stop', manifest.name, *out])}")
+    print(f"look:     {printed(['mlp-sweeps', 'watch', '--sweep', manifest.name, *out])}")
+    print(f"end it:   {printed(['mlp-sweeps', 'stop', manifest.name, *out])}")
 
 
 def _work(manifest: Manifest, workers: int) -> list[str]:

@@ -1,6 +1,7 @@
 """A sweep's output: a live display in a terminal, elsewhere a line for each job that ends, and the summary."""
 
 import io
+import re
 import sys
 import time
 from collections import Counter
@@ -186,6 +187,10 @@ class Display:
         return estimate.parallel_seconds([work / speed for work in left], self._slots) if speed else None
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _console(*, soft_wrap: bool = False) -> Console:
     """On stdout. A notebook's says that it is a terminal, but would keep every frame of a live display."""
     terminal = None if sys.stdout is sys.__stdout__ else False
@@ -200,8 +205,15 @@ def common(jobs: Iterable[Job]) -> frozenset[str]:
 
 
 def varying(job: Job, shared: frozenset[str]) -> str:
-    """A job's overrides without the shared ones."""
-    return " ".join(text for text in job.overrides if text not in shared)
+    """A job's overrides without the shared ones; numbers that a search has drawn are rounded to four digits."""
+    return " ".join(_DRAWN.sub(_rounded, text) for text in job.overrides if text not in shared)
+
+
+_DRAWN = re.compile(r"(?<==)-?\d+\.?\d*(e-?\d+)?$")
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return number[0] if len(number[0]) <= 10 else f"{float(number[0]):.4g}"
 
 
 def _judged_first(row: Row, metric: str | None) -> list[tuple[str, float]]:
@@ -246,7 +258,7 @@ def summary(jobs: Iterable[Job], results: Iterable[Result], program: Program) ->
         console.print(table)
     hidden = len(good[_SHOWN:]) + len(bad[_SHOWN:])
     if hidden:
-        console.print(f"… and {hidden} more: python -m sweeps ls")
+        console.print(f"… and {hidden} more: mlp-sweeps ls")
 
 
 def _shown(results: list[Result], metric: str | None) -> tuple[str, str, str]:

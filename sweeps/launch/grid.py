@@ -119,7 +119,7 @@ class Grids:
         if not override.is_discrete_sweep():
             raise InputError(
                 key,
-                override.input_line or "",
+                override.get_value_string(),
                 "is a continuous range; the grid sweeper wants values, or choose a search",
             )
         value = override.value()

@@ -8,8 +8,9 @@ import contextlib
 import functools
 import inspect
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,29 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.launch.compose import plain, refuse_unnamed_choices, unreadable
+import sweeps
+from sweeps.launch.compose import plain, refuse_directories, refuse_unnamed_choices, unknown, unknown_key, unreadable
 from sweeps.runs import command, progress
 from sweeps.runs import program as programs
-from sweeps.runs.command import fail
+from sweeps.runs.command import fail, started_with
 from sweeps.runs.errors import DamagedRun, InputError
 from sweeps.runs.program import Program, RunSpec
-from sweeps.runs.schema import suggest
 from sweeps.runs.session import train
 from sweeps.runs.status import Result
 from sweeps.runs.trackers import choice
+
+_OURS = {
+    "hydra/sweeper": "grid",
+    "hydra/launcher": "pool",
+    "hydra.run.dir": "${run_dir:}",
+    "hydra.job.chdir": "false",
+}
+_DRY = {
+    "hydra.sweeper.dry_run": "true",
+    "hydra.run.dir": "${no_dir:}",
+    "hydra.output_subdir": "null",
+    "hydra/job_logging": "none",
+}
 
 
 def main(
@@ -56,20 +70,23 @@ def command_line(
     *,
     config_path: str | None,
     config_name: str | None,
-    keys: Iterable[str] = (),
     own_directory: bool = False,
+    name: str | None = None,
 ) -> Callable[[], None]:
     """The program's ``main()``; errors that the user can mend are said on one screen.
 
     Args:
-        keys: of the configuration, to suggest one for a misspelt key.
         own_directory: the configuration itself names the run's directory by ``${run_id:}``, and our sweeper.
+        name: of the command that is installed with this package, whose version ``--version`` then shows.
     """
     results: list[Result] = []  # Hydra's main returns nothing
 
-    def task(cfg: DictConfig) -> Result:
+    def task(cfg: DictConfig) -> Result | None:
         with contextlib.chdir(HydraConfig.get().runtime.cwd):  # which relative paths mean, with hydra.job.chdir too
             spec = _spec(program, cfg, HydraConfig.get().sweeper)
+            if HydraConfig.get().sweeper.get("dry_run"):
+                _show_plan(program, spec)
+                return None
         with progress.epochs(spec.epochs, program.describe) as show:
             result = train(program, spec, on_epoch=show)
         print(progress.summary(result, spec.epochs, program.describe))
@@ -86,13 +103,23 @@ def command_line(
         _register(program)
         traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
-        words = ["hydra.sweeper.dry_run=true" if word == "--dry-run" else word for word in sys.argv[1:]]
-        sys.argv[1:] = words if own_directory else _with_ours(words)
+        words = sys.argv[1:]
+        if name and "--version" in words:
+            print(name, sweeps.__version__)
+            sys.exit()
+        file = Path(config_path or "", f"{config_name}.yaml")
+        if {"--help", "-h"} & {*words} and file.is_file():  # Hydra's own help serves where there is no file
+            from sweeps.launch import usage
+
+            print(usage.text(name or shlex.join(started_with()[: -len(words)]), file))
+            sys.exit()
+        sys.argv[1:] = _completed(words, own_directory)
         try:
             os.getcwd()
         except FileNotFoundError:  # which Hydra wants to know
             sys.exit(fail("the working directory has been deleted; cd to another", 2))
         try:
+            refuse_directories(words, "out" if own_directory else "hydra.sweeper.out")
             if config_path and "://" not in config_path:
                 refuse_unnamed_choices(words, Path(config_path))
             run()
@@ -101,7 +128,7 @@ def command_line(
         except Exception as error:
             if traceback_wanted:
                 raise
-            sys.exit(_report(error, keys))
+            sys.exit(_report(error, program))
         signum = results[-1].signal if results else None
         sys.exit(128 + signum if signum else 0)
 
@@ -109,19 +136,32 @@ def command_line(
     return main
 
 
-def _with_ours(words: list[str]) -> list[str]:
-    """The command line, with what a configuration that says nothing of us needs, unless it says otherwise itself."""
-    given = {word.lstrip("+~").partition("=")[0] for word in words}
-    wanted = {
-        "hydra/sweeper": "grid",
-        "hydra/launcher": "pool",
-        "hydra.run.dir": "${run_dir:}",
-        "hydra.job.chdir": "false",
-    }
-    ours = [f"{key}={value}" for key, value in wanted.items() if key not in given]
-    overrides = (i for i, word in enumerate(words) if word[:1] == "~" or (word[:1] != "-" and "=" in word))
-    place = next(overrides, len(words))  # beside the user's: Hydra's parser wants all of them in one place
-    return [*words[:place], *ours, *words[place:]]
+def _completed(words: Sequence[str], own_directory: bool) -> list[str]:
+    """The command line, with what a configuration that says nothing of us needs, unless it says otherwise itself.
+
+    A dry run of one run is a run whose task shows the plan; Hydra makes no directory and no file for it.
+    """
+    dry = {"--dry-run", "hydra.sweeper.dry_run=true"}
+    given = [word for word in words if word not in dry]
+    wanted = {} if own_directory else _OURS
+    if len(given) < len(words):
+        wanted = wanted | _DRY
+    keys = {word.lstrip("+~").partition("=")[0] for word in given}
+    ours = [f"{key}={value}" for key, value in wanted.items() if key not in keys]
+    overrides = (i for i, word in enumerate(given) if word[:1] == "~" or (word[:1] != "-" and "=" in word))
+    place = next(overrides, len(given))  # beside the user's: Hydra's parser wants all of them in one place
+    return [*given[:place], *ours, *given[place:]]
+
+
+def _show_plan(program: Program, spec: RunSpec) -> None:
+    """What a sweep of this one run would say of it."""
+    from sweeps.launch.job import Job
+    from sweeps.launch.plan import split
+    from sweeps.launch.plugins import describe, plan_line, reconcile
+
+    jobs = [Job(tuple(HydraConfig.get().overrides.task), spec)]
+    ended, left = reconcile(program, "ignore", *split(jobs, program), jobs)
+    print(describe(spec.run_id, program, jobs, ended, left, None), plan_line(jobs[0], ended), sep="\n")
 
 
 def _spec(program: Program, cfg: DictConfig, sweeper: DictConfig) -> RunSpec:
@@ -134,7 +174,10 @@ def _spec(program: Program, cfg: DictConfig, sweeper: DictConfig) -> RunSpec:
 
 
 def _register(program: Program) -> None:
-    """``${run_id:}`` and ``${run_dir:}``: name the run, and check everything before Hydra makes its directory."""
+    """``${run_id:}`` and ``${run_dir:}``: name the run, and check everything before Hydra makes its directory.
+
+    ``${no_dir:}`` checks, and has Hydra make none.
+    """
 
     def spec(root: DictConfig) -> Any:
         found = _spec(program, root, root.hydra.sweeper)
@@ -147,25 +190,29 @@ def _register(program: Program) -> None:
     def run_dir(*, _root_: DictConfig) -> str:
         return str(spec(_root_).run.path)
 
+    def no_dir(*, _root_: DictConfig) -> str:
+        spec(_root_)
+        return "."
+
+    OmegaConf.register_new_resolver("no_dir", no_dir, replace=True)
     OmegaConf.register_new_resolver("run_id", run_id, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True)
 
 
-def _report(error: Exception, keys: Iterable[str]) -> int:
+def _report(error: Exception, program: Program) -> int:
     """Print the root of an error; 2 if the input is to blame, 1 if not."""
     chain = list(_causes(error))
     status = 2
-    blamed = next((cause for cause in chain if isinstance(cause, InputError)), None) or unreadable(error)
+    blamed = next(filter(None, (cause if isinstance(cause, InputError) else unknown(cause) for cause in chain)), None)
+    blamed = blamed or unreadable(error)
     if blamed:
         message = str(blamed)
+        if program.prepare is None and any(map(unknown_key, chain)):
+            message += f"; +{blamed.field}={blamed.value} adds it"
     elif isinstance(error, OverrideParseException):
         message = f"{error.override}: {error.message.splitlines()[0]}"
     elif isinstance(error, (HydraException, OmegaConfBaseException)):
         message = str(error).strip()
-        for cause in chain:
-            if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-                message += suggest(cause.full_key.rpartition(".")[2], keys)
-                break
     elif isinstance(error, OSError) and error.filename is not None:
         message = f"out: {error.filename}: {error.strerror}"
     elif isinstance(error, DamagedRun):

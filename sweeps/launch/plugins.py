@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from sweeps.launch.planned import Planned
 from sweeps.launch.sending import Sent, pack
 from sweeps.runs import code, notes
 from sweeps.runs.checkpoint import refuse_pruned
-from sweeps.runs.command import fail, use_streams
+from sweeps.runs.command import fail, printed, started_with, use_streams
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.files import folder, write_atomic
@@ -214,9 +213,9 @@ class GridSweeper(LaunchingSweeper):
     def sweep(self, arguments: list[str]) -> None:
         """:meth:`run`; exits with 1 if a run failed, 128 + n on signal n. Hydra asks for no more."""
         with reported(self.program):
-            swept = self.run(arguments, command())
+            swept = self.run(arguments, started_with())
         if swept.status:
-            print(f"to continue: {shlex.join(command())}")
+            print(f"to continue: {printed(started_with())}")
             sys.exit(swept.status)
 
     def run(self, arguments: list[str], command: list[str]) -> SweepResult:
@@ -282,6 +281,7 @@ class GridSweeper(LaunchingSweeper):
         returns = self.launcher.launch([list(job.overrides) for job in left], 0)
         failed = any(job.status == JobStatus.FAILED for job in returns)
         more, unfinished = split(left)
+        more = [replace(result, reused=False) for result in more]  # read, but trained just now
         return more, 1 if failed or unfinished else 0
 
     def _default_name(self, arguments: Sequence[str], jobs: list[Job]) -> str:
@@ -486,7 +486,7 @@ def describe(
     name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int | None
 ) -> str:
     """``lr: 4 runs, 3 finished already, 1 to train (100 epochs), about 2 min on 2 workers``."""
-    parts = [f"{len(ended) + len(left)} runs"]
+    parts = [display.counted(len(ended) + len(left), "run")]
     if ended:
         parts.append(f"{len(ended)} finished already")
     if left:
@@ -498,7 +498,9 @@ def describe(
         timed = [(program.cost(by_id[result.run_id].spec.config), result.last) for result in ended]
         speed = estimate.speed(program, timed)
         total = sum(epochs for _, epochs in todo)
-        parts.append(f"{len(left)} to train ({total} epochs)" if program.budget else f"{len(left)} to train")
+        parts.append(
+            f"{len(left)} to train ({display.counted(total, 'epoch')})" if program.budget else f"{len(left)} to train"
+        )
         if slots:  # else the cluster has not told yet
             slots = min(slots, len(left))
             on = f"on {slots} worker{'s' if slots > 1 else ''}"
@@ -516,7 +518,7 @@ def plan_line(job: Job, ended: list[Result]) -> str:
     state: str = f"from {epoch + 1}" if epoch else "new"
     if job.run_id in done:
         state = done[job.run_id].state
-    return f"{state:<10} {job.run_id}  {' '.join(job.overrides)}"
+    return f"{state:<10} {job.run_id}  {' '.join(job.overrides)}".rstrip()
 
 
 def closing(results: list[Result], manifest: Manifest) -> str:
@@ -526,15 +528,3 @@ def closing(results: list[Result], manifest: Manifest) -> str:
     reused = sum(result.reused for result in results)
     said = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     return f"{said}{f' ({reused} of them before)' if reused else ''}; {manifest.path}"
-
-
-def command() -> list[str]:
-    """The command line that this process was started with."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name != "__main__":
-        return ["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
-    script = Path(sys.argv[0])
-    if script.suffix == ".py":
-        return ["python", sys.argv[0], *sys.argv[1:]]
-    return [script.name, *sys.argv[1:]]

@@ -22,7 +22,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from sweeps.launch.compose import composing, initialized
+from sweeps.launch.compose import composing, initialized, refuse_directories, unknown
 from sweeps.launch.grid import refuse_too_many, value_of
 from sweeps.launch.job import Job
 from sweeps.launch.plugins import DECLARED, GridSweeper, SweepResult, pool
@@ -173,6 +173,7 @@ def _by_hydra(
                 raise InputError(key, value, "is given twice; leave it to the argument")
             overrides.append(f"{key}={value_of(value)}")
     overrides += [f"+hydra.sweeper.grids.given{number}={value_of(grid)}" for number, grid in enumerate(grids, start=1)]
+    refuse_directories(overrides, "out")
     assert program.config
     config_dir, config_name = program.config
 
@@ -196,7 +197,7 @@ def _by_hydra(
         module = program.function.__module__
         return sweeper.run(said, ["python", "-m", module, "--multirun", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        blamed = error.__cause__ if isinstance(error.__cause__, InputError) else None
+        blamed = error.__cause__ if isinstance(error.__cause__, InputError) else unknown(error)
         raise blamed or InputError("sweep", shlex.join(overrides), str(error).strip().splitlines()[0]) from None
 
 

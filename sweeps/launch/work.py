@@ -1,10 +1,8 @@
 """``mlp-sweeps work``: a worker that trains the remaining runs of sweeps; any number of them, on any machine."""
 
-import contextlib
 import itertools
 import os
 import re
-import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,10 +16,10 @@ from sweeps.launch.plan import split
 from sweeps.launch.planned import opened, plans
 from sweeps.launch.plugins import SweepLauncher
 from sweeps.launch.pool import Pool
-from sweeps.read.collect import read_manifest
+from sweeps.read.collect import find_sweep, read_manifest, sweep_names
+from sweeps.runs.command import printed
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError, printable
-from sweeps.runs.files import listed
 from sweeps.runs.schema import integer
 from sweeps.runs.status import State
 
@@ -42,7 +40,7 @@ def work(out: Path, names: Sequence[str], *, workers: int, max_time: float, trus
     end = time.monotonic() + max_time
     workers = integer(ge=1, le=1024)("--workers", workers)
     out = Path(os.path.abspath(out))
-    names = names or [name for name in _sweeps(out) if plans(out, name)]
+    names = [find_sweep(out, name) for name in names] or [name for name in sweep_names(out) if plans(out, name)]
     todo = [_Plan(out, name, path, end, trust) for name in names for path in _plans(out, name)]
     if not todo:
         print(f"nothing is planned in {out}")
@@ -57,12 +55,6 @@ def work(out: Path, names: Sequence[str], *, workers: int, max_time: float, trus
     return 0 if all(plan.is_done for plan in todo) else 1
 
 
-def _sweeps(out: Path) -> list[str]:
-    with contextlib.suppress(OSError):
-        return [entry.name for entry in listed(out, "sweeps") if entry.is_dir(follow_symlinks=False)]
-    return []
-
-
 def _plans(out: Path, name: str) -> list[Path]:
     """Of a sweep that is there; the newest first.
 
@@ -72,7 +64,7 @@ def _plans(out: Path, name: str) -> list[Path]:
     command = read_manifest(out, name)["command"]
     found = plans(out, name)
     if not found:
-        raise InputError("sweep", name, f"has no plan to work on; continue with its own command: {shlex.join(command)}")
+        raise InputError("sweep", name, f"has no plan to work on; continue with its own command: {printed(command)}")
     return found
 
 
@@ -124,7 +116,7 @@ class _Plan:
         if self._states[State.INTERRUPTED]:
             print("  to continue: repeat the command, or start any other worker")
         if self._states[State.FAILED]:
-            command = shlex.join(read_manifest(self._out, self._name)["command"])
+            command = printed(read_manifest(self._out, self._name)["command"])
             print(f"  failed runs are tried again by the sweep's own command: {printable(command)}")
 
 
@@ -144,6 +136,7 @@ def stop(out: Path, names: Sequence[str]) -> None:
         InputError: no such sweep.
     """
     out = Path(os.path.abspath(out))
+    names = [find_sweep(out, name) for name in names]
     runs = {name: [run["run_id"] for run in read_manifest(out, name)["runs"]] for name in names}
     for name in names:
         manifest = Manifest(out, name)

@@ -139,21 +139,43 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
     return Collection(kept.reset_index(drop=True), table, problems, out, metric, maximize)
 
 
-def read_manifest(out: Path, name: str) -> dict[str, Any]:
-    """A sweep's manifest: ``{"name", "created", "command", "runs": [{"run_id", "overrides", "epochs"}, …]}``.
+def sweep_names(out: Path) -> list[str]:
+    """The sweeps of a results tree."""
+    try:
+        return [entry.name for entry in listed(out, "sweeps") if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def find_sweep(out: Path, name: str) -> str:
+    """The whole name of the sweep of that name, or of the only one whose name begins so.
 
     Raises:
-        InputError: there is no such sweep (the message lists the existing ones), or its manifest is damaged.
+        InputError: there is no such sweep, or several; the message lists them.
     """
-    try:
-        sweeps = [entry.name for entry in listed(out, "sweeps") if entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        sweeps = []
-    if name not in sweeps:
+    sweeps = sweep_names(out)
+    if name in sweeps:
+        return name
+    found = [sweep for sweep in sweeps if name and sweep.startswith(name)]
+    if len(found) > 1:
+        raise InputError("sweep", name, f"is the beginning of several: {', '.join(found)}")
+    if not found:
         raise InputError(
             "sweep", name, f"no such sweep in {out}{suggest(name, sweeps)}; known: {', '.join(sweeps) or 'none'}"
         )
-    path = out / "sweeps" / name / "manifest.json"
+    return found[0]
+
+
+def read_manifest(out: Path, name: str) -> dict[str, Any]:
+    """A sweep's manifest: ``{"name", "created", "command", "runs": [{"run_id", "overrides", "epochs"}, …]}``.
+
+    Args:
+        name: as for :func:`find_sweep`.
+
+    Raises:
+        InputError: there is no such sweep, or its manifest is damaged.
+    """
+    path = out / "sweeps" / find_sweep(out, name) / "manifest.json"
     try:
         manifest: dict[str, Any] = read_json(path)
         if not all(isinstance(run["run_id"], str) for run in manifest["runs"]):

@@ -81,7 +81,7 @@ def refuse_pruned(run: RunDir) -> None:
         raise Pruned(
             "run",
             run.path.name,
-            f"was pruned, so its checkpoint is gone; to train it again: python -m sweeps rm {run.path.name}",
+            f"was pruned, so its checkpoint is gone; to train it again: mlp-sweeps rm {run.path.name}",
         )
 
 

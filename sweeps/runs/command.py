@@ -3,10 +3,13 @@
 import contextlib
 import io
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from sweeps.runs.errors import DamagedRun, InputError, printable
@@ -90,8 +93,48 @@ def run(command: Callable[[], int | None]) -> int:
 
 def fail(message: str, status: int) -> int:
     """Say it, and return the status."""
-    print("error:", "\n".join(map(printable, message.split("\n"))), file=sys.stderr)
+    print("error:", "\n".join(printable(line.expandtabs(4)) for line in message.split("\n")), file=sys.stderr)
     return status
+
+
+def started_with() -> list[str]:
+    """The command line of this process."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return ["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]]
+    script = Path(sys.argv[0])
+    if script.suffix == ".py":
+        return ["python", sys.argv[0], *sys.argv[1:]]
+    return [script.name, *sys.argv[1:]]
+
+
+_SCRIPTS = {"mlp-train": "mlp.train", "mlp-sweeps": "sweeps"}
+
+
+def printed(words: Sequence[str]) -> str:
+    """A command as the user's shell takes it: by its path where PATH has none or another of the name.
+
+    So it is where this Python was called by its path, and its environment was not activated.
+    """
+    if not words:
+        return ""
+    first, *rest = words
+    here = Path(sys.executable).parent
+    found = shutil.which(first)
+    if found and Path(os.path.abspath(found)).parent == here:
+        return shlex.join(words)
+    if first in ("python", "python3"):
+        return shlex.join([sys.executable, *rest])
+    if first in _SCRIPTS:
+        path = here / first
+        return shlex.join([str(path), *rest] if path.exists() else [sys.executable, "-m", _SCRIPTS[first], *rest])
+    return shlex.join(words)
+
+
+def tree(out: Path) -> list[str]:
+    """The words that name a results tree to a command of ``mlp-sweeps``."""
+    return [] if out == Path("outputs") else ["--out", str(out)]
 
 
 def aligned(rows: Iterable[Iterable[object]]) -> str:

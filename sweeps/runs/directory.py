@@ -9,7 +9,7 @@
         provenance.json    code, versions and machine: one entry per session
         checkpoint.npz     the program's state, and the metrics so far
         checkpoint-previous.npz  the one before, in case that is damaged
-        checkpoint.pruned  instead of the two: they were removed, by ``python -m sweeps prune``
+        checkpoint.pruned  instead of the two: they were removed, by ``mlp-sweeps prune``
         notes.json         the user's tags and note, :mod:`sweeps.runs.notes`
         train.log
         .hydra/            Hydra's own record

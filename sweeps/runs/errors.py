@@ -37,7 +37,7 @@ class InputError(SweepsError, ValueError):
 
 
 class Pruned(InputError):
-    """A run's checkpoint was removed by ``python -m sweeps prune``."""
+    """A run's checkpoint was removed by ``mlp-sweeps prune``."""
 
 
 class DamagedRun(SweepsError):

@@ -12,8 +12,10 @@ def attributes(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's ``__getattr__`` (PEP 562); ``homes``: name → the module that has it."""
 
     def find(name: str) -> Any:
-        import importlib
+        import importlib.metadata
 
+        if name == "__version__":
+            return importlib.metadata.version("mlp-sweeps")
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(importlib.import_module(homes[name]), name)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import shlex
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from filelock import Timeout
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from sweeps.launch.application import Task
 from sweeps.launch.job import Job
 from sweeps.launch.manifest import Manifest, sweep_name
 from sweeps.launch.plan import Planner
-from sweeps.launch.plugins import DECLARED, LaunchingSweeper, SweepLauncher, command, reported
+from sweeps.launch.plugins import DECLARED, LaunchingSweeper, SweepLauncher, reported
+from sweeps.runs.command import printed, started_with
 from sweeps.runs.errors import InputError
 from sweeps.runs.files import folder, lock
 from sweeps.runs.schema import Check, fields, flag, integer, one_of, optional
@@ -25,7 +27,7 @@ from sweeps.search import halving, optimize, summary
 from sweeps.search.halving import Halving
 from sweeps.search.objective import objectives, refuse_test_set
 from sweeps.search.optimize import SAMPLERS, Optimizer
-from sweeps.search.record import Search, read
+from sweeps.search.record import Search, Trial, read
 from sweeps.search.source import Request, Strategy, StrategySource
 from sweeps.search.space import MOST_VALUES, Space
 
@@ -110,7 +112,8 @@ class SearchSweeper(LaunchingSweeper):
         )
         known = _known(manifest, definition)
         print("\n".join([f"{manifest.name}: {outline[0]}", *outline[1:]]))
-        print(summary.before(known))
+        if known and known.trials:
+            print(summary.before(known))
         if self._options["dry_run"]:
             return
         with _alone(manifest):
@@ -118,7 +121,7 @@ class SearchSweeper(LaunchingSweeper):
 
             def note(jobs: Sequence[Job]) -> None:
                 if jobs:
-                    manifest.add(jobs, command())
+                    manifest.add(jobs, started_with())
                 empty.standing(strategy.trials()).write(manifest.folder)
 
             note(())
@@ -130,11 +133,37 @@ class SearchSweeper(LaunchingSweeper):
             search = empty.standing(strategy.trials())
             search.write(manifest.folder)
         summary.after(search, source.trained, manifest.path)
+        if search.finished and (line := self._of_the_best(space, search.ranked()[0])):
+            print(line)
         if any(trial.state == "failed" for trial in search.trials):
             status = status or 1
         if status:
-            print(f"to continue: {shlex.join(command())}")
+            print(f"to continue: {printed(started_with())}")
             sys.exit(status)
+
+    def _of_the_best(self, space: Space, best: Trial) -> str | None:
+        """The command that trains the best trial as far as the configuration says, without the search's ``epochs=``.
+
+        Its numbers are in full precision, so that it goes on with the trial's own run. None for an application that
+        says in its YAML that it searches: its single runs are not ours.
+        """
+        arguments, budget = sys.argv[1:], f"{self.program.budget}="
+        words = started_with()
+        words = words[: len(words) - len(arguments)]
+        options = vars(get_args_parser().parse_known_args(arguments)[0])
+        for name in ("config_path", "config_name", "config_dir"):
+            words += [f"--{name.replace('_', '-')}", options[name]] if options[name] else []
+        if isinstance(self.program.function, Task):
+            if not any(word.startswith("hydra/sweeper=") for word in arguments):
+                return None
+            kept = tuple(f"hydra.sweeper.{key}=" for key in DECLARED)
+            words += ["--multirun", "hydra/sweeper=grid", *(word for word in arguments if word.startswith(kept))]
+        overrides = space.overrides(best.params)
+        shorter = any(word.startswith(budget) for word in [*overrides, *arguments])
+        words += [word for word in overrides if not word.startswith(budget)]
+        words += [f"seed={seed}" for seed in space.seeds[:1]]
+        others = f"  and seed={','.join(space.seeds[1:])}" if len(space.seeds) > 1 else ""
+        return f"to train the best{' at full length' if shorter else ''}: {printed(words)}{others}"
 
     def _checked_launcher(self) -> SweepLauncher:
         assert self.config is not None

@@ -13,10 +13,8 @@ from sweeps.search.record import Search, TrialState
 _SHOWN = 10
 
 
-def before(known: Search | None) -> str:
+def before(known: Search) -> str:
     """``12 trials finished already``."""
-    if known is None or not known.trials:
-        return "new"
     states = Counter(trial.state for trial in known.trials)
     parts = [f"{states['finished'] + states['diverged']} trials finished already"]
     if known.method == "halving":  # each as far as it had to go by then

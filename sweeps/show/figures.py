@@ -5,6 +5,7 @@ missing, unfinished or diverged is said on the figure itself, with the command t
 """
 
 import math
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sweeps.read.collect import Collection
+from sweeps.runs.command import printed, tree
 from sweeps.runs.errors import InputError
 from sweeps.show import style as look
 from sweeps.show.draw import Curve, draw, handles, last_epoch, legend_right, page, sample_notes, series
@@ -307,9 +309,10 @@ def _notes(
     # Panels of several metrics rest on the same runs, which need naming once.
     parts = {(panel.spec.lines, panel.place): panel for panel in panels}.values()
     named = [(label, curve) for panel in parts for label, curve in zip(_names(study, panel), panel.curves, strict=True)]
-    commands = list(filter(None, (_command(study, panel) for panel in parts)))
-    if all(not curve.n for _, curve in named):
-        raise InputError("figure", spec.name, "none of its runs is there; make them: " + " ; ".join(commands))
+    missing = [label for label, curve in named if not curve.n]
+    if len(missing) == len(named):
+        how = printed([*study.training, *tree(collection.out)])
+        raise InputError("figure", spec.name, f"none of its runs is there; make them: {how}")
     every = [curve for panel in panels for curve in panel.curves]
     notes = []
     if len(spec.keys) > 1:
@@ -328,9 +331,8 @@ def _notes(
     pooled = sorted({key for _, curve in named for key in mixed(collection.runs, curve.runs["run"])})
     if pooled:
         notes.append(f"Lines pool runs that differ in {', '.join(pooled)}: give the study's baseline a value for each.")
-    if commands:
-        notes.append(f"No runs of: {'; '.join(label for label, curve in named if not curve.n)}. To make them:")
-        notes += commands
+    if missing:
+        notes.append(f"No runs of: {'; '.join(missing)}. To make them: {shlex.join(study.training)}")
     return notes
 
 
@@ -359,13 +361,3 @@ def _names(study: Study, panel: _Panel) -> list[str]:
     key = panel.spec.lines
     cells: list[dict[str, Any]] = [{key: value, **panel.spec.settings} for value in study.axis(key).values]
     return [_words(study, cell) for cell in cells]
-
-
-def _command(study: Study, panel: _Panel) -> str:
-    """What trains the runs that a panel has none of; empty if it has all."""
-    axis = study.axis(panel.spec.lines)
-    missing = [value for value, curve in zip(axis.values, panel.curves, strict=True) if not curve.n]
-    if not missing:
-        return ""
-    values = ",".join(axis.override(value).partition("=")[2] for value in missing)
-    return " ".join([study.command, "--multirun", *study.overrides(panel.spec.settings), f"{axis.key}={values}"])

@@ -1,13 +1,14 @@
-"""Runs on the screen: ``ls``, ``show``, ``diff`` and ``watch``.
+"""Runs on the screen: ``ls``, ``sweeps``, ``show``, ``diff`` and ``watch``.
 
 In a terminal with rich, elsewhere as aligned plain text. What comes from run directories is shown as text alone:
 never as markup, and with its control characters written out.
 """
 
+import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from rich.text import Text
 from sweeps.read.filters import known
 from sweeps.runs import metrics, notes
 from sweeps.runs.directory import RunDir, run_dirs
-from sweeps.runs.errors import DamagedRun, printable
+from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import read_json
 from sweeps.runs.identity import flatten
 from sweeps.runs.metrics import Row
@@ -104,6 +105,33 @@ def print_aligned(lines: Sequence[Sequence[str]], numeric: Sequence[bool]) -> No
     for line in lines:
         cells = zip(line, widths, numeric, strict=True)
         print("  ".join(cell.rjust(w) if right else cell.ljust(w) for cell, w, right in cells).rstrip())
+
+
+def print_sweeps(out: Path) -> list[str]:
+    """A line for each sweep, the last one that was started at the end; returns what cannot be read."""
+    from sweeps.read.collect import read_manifest, sweep_names
+
+    found, problems = [], []
+    for name in sweep_names(out):
+        try:
+            found.append((name, read_manifest(out, name)))
+        except InputError as error:
+            problems.append(str(error))
+    statuses = Watch(out).look() if found else {}
+    found.sort(key=lambda sweep: str(sweep[1].get("updated")))
+    body = [[printable(name), *_standing(manifest, statuses)] for name, manifest in found]
+    print_aligned([["sweep", "runs", "state", "started (UTC)", "command"], *body], [False, True, False, False, False])
+    return problems
+
+
+def _standing(manifest: Mapping[str, Any], statuses: Mapping[str, Status | None]) -> list[str]:
+    """Of a sweep's runs how many there are and how they stand, when it was last started, and by what."""
+    runs = {run["run_id"] for run in manifest["runs"]}
+    counts = Counter(str(status.state) if (status := statuses.get(run)) else "waiting" for run in runs)
+    states = ", ".join(f"{counts[state]} {state}" for state in (*_COLOURS, "waiting") if counts[state])
+    words = manifest.get("command")
+    command = shlex.join(map(str, words)) if isinstance(words, list) else ""
+    return [str(len(runs)), states, printable(str(manifest.get("updated"))[:16]), printable(command)]
 
 
 # ------------------------------------------------------------------------------------------------------ show and diff

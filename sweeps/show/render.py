@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,8 +159,10 @@ def _signed(x: float, digits: int) -> str:
 
 
 def _markdown(text: str) -> str:
-    for special in "\\`*_[]<>|&~":
+    for special in "\\`*[]<>|&~":
         text = text.replace(special, f"\\{special}")
+    # within a word it is plain to Markdown, and so to who reads it in a terminal
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)
     return " ".join(text.split())
 
 

@@ -27,6 +27,7 @@ from sweeps.judge.hypotheses import evaluate
 from sweeps.judge.text import method
 from sweeps.read import summary
 from sweeps.read.collect import Collection
+from sweeps.runs.command import printed, tree
 from sweeps.runs.errors import InputError, printable
 from sweeps.runs.files import folder, write_atomic
 from sweeps.search.record import Search, Trial, read_all
@@ -59,7 +60,7 @@ def write(collection: Collection, out: Path, study: Study | None = None) -> Path
 def page(collection: Collection, study: Study | None = None) -> str:
     """The page's HTML."""
     if collection.runs.empty:
-        how = f"; make some: python -m sweeps train study={study.word}" if study else ""
+        how = f"; make some: {printed([*study.training, *tree(collection.out)])}" if study else ""
         raise InputError("out", "", f"no runs to report{how}")
     assets = resources.files("sweeps.show") / "page"
     css, script = ((assets / name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -340,9 +341,9 @@ def _problems(problems: Sequence[str]) -> str:
 
 def _again(study: Study | None) -> str:
     if study is None:
-        return "<pre><code>python -m sweeps collect\npython -m sweeps report</code></pre>"
+        return "<pre><code>mlp-sweeps collect\nmlp-sweeps report</code></pre>"
     words = ("train", "collect", "tables", "figures", "claims", "report")
-    commands = (f"python -m sweeps {word}" + (f" study={study.word}" if word != "collect" else "") for word in words)
+    commands = (f"mlp-sweeps {word}" + (f" study={study.word}" if word != "collect" else "") for word in words)
     return f"<pre><code>{escape(chr(10).join(commands))}</code></pre>"
 
 

@@ -172,7 +172,7 @@ def pivot(
         stub=(*rows, "metric") if len(values) > 1 else tuple(rows),
         columns=columns,
         rows=body,
-        notes=(*notes, _sample_note(runs, horizon)),
+        notes=(*notes, _sample_note(runs, horizon), *_shorter_note(runs, horizon)),
     )
 
 
@@ -210,6 +210,15 @@ def _sample_note(runs: pd.DataFrame, horizon: int) -> str:
         f"{len(runs)} run{'s' * (len(runs) > 1)}, after {horizon} epochs. "
         "Mean over seeds ± half-width of the 95 % t interval; n is the number of seeds (n = 1: the value itself)."
     )
+
+
+def _shorter_note(runs: pd.DataFrame, horizon: int) -> list[str]:
+    """Where runs were asked to go less far than others, and so are in no mean."""
+    shorter = runs[(runs["state"] == "finished") & (runs["target"] < horizon)]
+    if not len(shorter):
+        return []
+    epoch = shorter["epoch"].min()
+    return [f"Some runs were asked for fewer epochs; --epochs {epoch} compares all as of epoch {epoch}."]
 
 
 def _kinds_note(runs: pd.DataFrame, values: Sequence[str]) -> list[str]:

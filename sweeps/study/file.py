@@ -60,8 +60,10 @@ class Axis:
         return word or f"{self.key} {written(value)}"
 
     def override(self, value: Value) -> str:
-        """``model=mlp1``."""
-        return f"{self.key}={self.train.get(written(value), written(value))}"
+        """``model=mlp1``, in full precision."""
+        text = written(value)
+        exact = repr(value) if isinstance(value, float) and float(text) != value else text
+        return f"{self.key}={self.train.get(text, exact)}"
 
 
 @dataclass(frozen=True)
@@ -216,10 +218,20 @@ class Study:
         return " ".join(self.axis(key).label(settings[key]) for key in keys) or "baseline"
 
     def overrides(self, settings: Settings) -> tuple[str, ...]:
-        """What the command takes for a cell; settings that are the baseline's are left out."""
+        """What the command takes for a cell: every axis, since the program's own defaults may not be the baseline's."""
+        complete = {key: self.baseline[key] for key in self.axes} | dict(settings)
+        return tuple(self.axis(key).override(value) for key, value in complete.items())
+
+    def differences(self, settings: Settings) -> tuple[str, ...]:
+        """A cell in short: those of its overrides that are not the baseline's."""
         return tuple(
             self.axis(key).override(value) for key, value in settings.items() if value != self.baseline.get(key)
         )
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        """The command that trains its runs."""
+        return "mlp-sweeps", "train", f"study={self.word}"
 
     def axis(self, key: str) -> Axis:
         """The key's axis; of a key without one, an axis without names."""
