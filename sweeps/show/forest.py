@@ -92,7 +92,7 @@ def _panel(axes: Axes, rows: _Rows, unit: str) -> None:
         axes.axvline(1.0 if unit == "×" else 0.0, color="#888888", linewidth=0.6, zorder=1)
     for y, row in enumerate(rows):
         if not isinstance(row, Comparison):  # a text over the axis's lines
-            axes.axhspan(y - 0.5, y + 0.5, color="white", linewidth=0, zorder=1.2)
+            axes.axhspan(y - (0.5 if y else 0.75), y + 0.5, color="white", linewidth=0, zorder=1.2)
         if isinstance(row, Finding):
             text = f"{row.name}: {row.verdict}"
             axes.text(left, y, text, transform=beside, va="center", fontsize=7, fontweight="bold")

@@ -6,6 +6,7 @@ grey print is readable too. Ordered keys (lr, wd, mo) take a ramp instead, and t
 in every figure, curves and maps alike.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -170,10 +171,19 @@ def epoch_axis(axes: Axes, last: int, *, linear: bool = False) -> None:
     else:
         axes.set_xscale("log")
         axes.set_xlim(0.93, last * 1.08)
-        ticks = [step * 10**power for power in range(7) for step in (1, 2, 5) if step * 10**power <= last]
+        octave = _width(axes) * math.log10(2) / math.log10(last)  # inches from one tick to its double
+        steps = (1, 2, 5) if octave > _TICK else (1, 3)
+        ticks = [step * 10**power for power in range(7) for step in steps if step * 10**power <= last]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+_TICK = 0.22  # inches between the middles of two numbers of two and three digits
+
+
+def _width(axes: Axes) -> float:
+    return float(axes.bbox.width / axes.figure.dpi)
 
 
 _LEAST_ERROR = 0.005  # percent; a flawless 100 % is drawn here, a third of an image of 60,000 short of it
