@@ -5,6 +5,8 @@ finished, 1 a run failed or is left.
 """
 
 import argparse
+import hashlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -301,7 +303,8 @@ def _curves(args: argparse.Namespace) -> int:
     collection = load(args)
     metric = args.metric or judged(collection)[0]
     figure = figures.curves(collection, metric=metric, by=args.by)
-    stem = figure_stem(args.out, f"curves-{metric}" + (f"-by-{args.by.replace(',', '-')}" if args.by else ""))
+    by = f"-by-{args.by.replace(',', '-')}" if args.by else ""
+    stem = figure_stem(args.out, f"curves-{metric}{by}{_chosen_part(args)}")
     figures.save(figure, stem)
     return written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
 
@@ -312,7 +315,7 @@ def _heatmap(args: argparse.Namespace) -> int:
     collection = load(args)
     value = args.value or explore.best_column(collection)
     figure = figures.heatmap(collection, x=args.x, y=args.y, value=value)
-    stem = figure_stem(args.out, f"heatmap-{value}-{args.x}-{args.y}")
+    stem = figure_stem(args.out, f"heatmap-{value}-{args.x}-{args.y}{_chosen_part(args)}")
     figures.save(figure, stem)
     return written([stem.with_name(f"{stem.name}.{suffix}") for suffix in ("png", "svg", "pdf")])
 
@@ -343,7 +346,7 @@ def _claims(args: argparse.Namespace) -> int:
     write_atomic(args.out / "claims.json", text.to_json(study, findings).encode())
     paths = [args.out / "claims.md", args.out / "claims.json"]
     if findings:
-        paths += draw.save(forest.forest(findings), figure_stem(args.out, "forest"))
+        paths += draw.save(forest.forest(findings, study), figure_stem(args.out, "forest"))
     return written(paths)
 
 
@@ -538,6 +541,21 @@ def _names_study(args: argparse.Namespace) -> bool:
 def figure_stem(out: Path, name: str) -> Path:
     """``out``/figures/``name``, without a suffix; a dot or slash in a name would pass for a suffix or a folder."""
     return folder(out, "figures") / name.replace(".", "_").replace("/", "_")
+
+
+def _chosen_part(args: argparse.Namespace) -> str:
+    """Of a figure's name: which runs are on it, as far as they are chosen; short, and the same for the same words."""
+    words = sorted(args.filters)
+    parts = [*([f"sweep={args.sweep}"] if args.sweep else []), *words]
+    text = "-".join(parts)
+    name = re.sub(r"[^\w=!,+-]+", "_", text)
+    if name != text.replace(".", "_") or len(name) > _LONGEST_PART:  # two choices never have the same name
+        name = f"{name[:_LONGEST_PART]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:6]}"
+    epochs = f"-epochs{args.epochs}" if args.epochs is not None else ""
+    return (f"-{name}" if name else "") + epochs
+
+
+_LONGEST_PART = 40
 
 
 def written(paths: list[Path]) -> int:

@@ -163,6 +163,35 @@ def test_a_printed_command_works_where_its_environment_is_not_active(tmp_path):
     assert done.stderr.endswith("make them: mlp-sweeps train study=report\n") or "-m sweeps" in done.stderr
 
 
+def test_a_figure_s_name_says_which_runs_are_on_it(sweeps):
+    """So that one does not overwrite another's."""
+
+    def name(*words):
+        status, printed, _ = sweeps("curves", "--by", "lr", *words)
+        assert status == 0
+        return printed.splitlines()[0].rpartition("/")[2]
+
+    chosen = [
+        (),
+        ("lr<=0.01",),
+        ("lr<0.01",),
+        ("lr!=0.01",),
+        ("activ=relu", "loss=ce"),
+        ("--epochs", "2"),
+        ("activ=relu", "--epochs", "2"),
+        ("state!=running lr>0 and wd>=0 and mo>=0 and bsz>0 and seed>=0",),
+        ("state!=running lr>0 and wd>=0 and mo>=0 and bsz>0 and seed>=-1",),
+    ]
+    names = [name(*words) for words in chosen]
+    assert len(set(names)) == len(chosen)
+    assert max(map(len, names)) < 90
+    assert names[0] == "curves-valid_acc-by-lr.png"
+    assert names[4] == name("loss=ce", "activ=relu") == "curves-valid_acc-by-lr-activ=relu-loss=ce.png"
+    assert names[6] == "curves-valid_acc-by-lr-activ=relu-epochs2.png"
+    _, printed, _ = sweeps("heatmap", "--x", "lr", "--y", "wd", "seed=0", "--epochs", "2")
+    assert "heatmap-best_valid_acc-lr-wd-seed=0-epochs2.png" in printed
+
+
 def test_no_such_directory(capsys, tmp_path):
     assert main(["ls", "--out", str(tmp_path / "none")]) == 2
     assert "holds no runs" in capsys.readouterr().err

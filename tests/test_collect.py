@@ -291,7 +291,7 @@ def test_as_of_an_epoch(tmp_path):
     runs = found.runs.set_index("seed").sort_index()
     assert list(runs["state"]) == ["finished", "finished", "failed"]
     assert list(runs["epoch"]) == [3, 3, 2]
-    assert list(runs["target"]) == [3, 3, 5]
+    assert list(runs["target"]) == [3, 3, 3]  # or one that ended early would hold all others to its 5
     assert list(runs["error"].isna()) == [True, True, False]
     assert found.epochs["epoch"].max() == 3
     assert runs["test_acc"][0] == history(5)[2].test_acc

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 from synthetic import history, make_other, make_report, make_run
 
 import sweeps
 from mlp.composition import compose
 from sweeps.runs.errors import InputError
 from sweeps.show import draw, explore, figures, style
+from sweeps.show.dark import PAGE, luminance, on_dark
+from sweeps.show.dark import dark as in_dark
 from sweeps.study import file, reference
 
 STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
@@ -36,6 +39,10 @@ def notes(figure):
 
 def figure_of(name, collection, **options):
     return figures.figure(STUDY, STUDY.figures[name], collection, **options)
+
+
+def flat(text):
+    return " ".join(text.split())
 
 
 def is_reference(line):
@@ -97,15 +104,25 @@ def test_a_color_means_the_same_in_every_figure(report):
     assert len(words) == len(set(words)) == 7
 
 
-def test_numbers_take_a_ramp_that_darkens_and_stays_visible_on_white():
-    def luminance(color):
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
-        return float(np.dot([0.2126, 0.7152, 0.0722], linear))
+def contrast(a, b):
+    low, high = sorted(luminance(color) + 0.05 for color in (a, b))
+    return high / low
 
-    shades = [luminance(look.color) for look in style.styles((0.0001, 0.001, 0.01, 0.1))]
-    assert shades == sorted(shades, reverse=True)
-    assert 1.05 / (shades[0] + 0.05) > 1.9
-    assert min(a / b for a, b in itertools.pairwise([shade + 0.05 for shade in shades])) > 1.5
+
+def test_numbers_take_markers_and_a_ramp_that_darkens_and_stays_visible_on_white():
+    looks = style.styles((0.1, 0.0001, 0.001, 0.01))
+    assert len({look.marker for look in looks}) == 4
+    ranked = [looks[i] for i in (1, 2, 3, 0)]
+    assert ranked == style.styles((0.0001, 0.001, 0.01, 0.1))  # a value's look does not hang on the order
+    contrasts = [contrast(look.color, "white") for look in ranked]
+    assert contrasts[0] >= 3
+    assert min(b / a for a, b in itertools.pairwise(contrasts)) > 1.5
+
+
+def test_colors_without_a_meaning_stand_out_too():
+    assert min(contrast(look.color, "white") for look in style.styles([f"value {i}" for i in range(7)])) >= 3
+    given = [color for axis in STUDY.axes.values() for color, _ in axis.style.values()]
+    assert min(contrast(color, "white") for color in given) >= 3
 
 
 @pytest.mark.parametrize("count", [2, 7, 8, 12])
@@ -258,7 +275,65 @@ def test_names_titles_and_styles_are_the_study_s(kernels):
     assert (handles[2].get_color(), handles[2].get_marker()) == ("#D55E00", "o")
     assert len({handle.get_color() for handle in handles}) == 6
     assert figure.axes[0].get_ylabel() == "AUC"
-    assert notes(figure).endswith("Held fixed: net.depth 1, batch 16.")
+    assert notes(figure).startswith("Held fixed: depth of the network in layers 1, batch 16.")
+
+
+def test_a_figure_says_what_it_is_of_without_a_text_around_it(report):
+    for number in (1, 8):
+        figure = figure_of(f"fig{number}", report)
+        assert flat(figure.texts[0].get_text()) == STUDY.figures[f"fig{number}"].caption
+        said = notes(figure)
+        assert {"SGD", "MNIST"} <= set(re.findall(r"\w+", said))
+        assert "batch size 200, dtype float32" in said
+        assert ("learning rate 0.01, weight decay 0.001, momentum 0.9" in said) == (number == 1)
+        assert ("ReLU, Cross entropy, SGD, 1 hidden layer, MNIST" in said) == (number == 8)
+        assert "Valid is the test set" in said
+    assert "Valid is the test set" not in notes(figure_of("fig6", report))  # shows none
+
+
+def test_what_the_runs_have_in_common_is_said_without_a_word_of_the_study(tmp_path):
+    for kernel in ("rbf", "poly"):
+        config = {"kernel": kernel, "net": {"depth": 1}, "batch": 16, "dataset": "wine"}
+        make_other(tmp_path, config, {"auc": [0.5, 0.6], "val_auc": [0.5, 0.6], "test_auc": [0.5, 0.6]}, metric="auc")
+    c = sweeps.load(tmp_path)
+    assert "Held fixed: batch 16, dataset wine, net.depth 1." in flat(notes(figures.curves(c, metric="auc")))
+    assert "Valid is the test set" in notes(figures.curves(c, metric="val_auc"))
+    assert "Valid is the test set" not in notes(figures.curves(c, metric="auc"))
+    assert "batch 16, dataset wine." in notes(figures.figure(MINE, MINE.figures["six"], c))
+
+
+def test_a_validation_set_of_its_own_is_not_called_the_test_set(tmp_path):
+    make_run(tmp_path, rows=[row._replace(valid_acc=row.valid_acc - 1) for row in history(3)])
+    assert "test set" not in notes(figure_of("fig7", sweeps.load(tmp_path)))
+
+
+def test_panels_share_their_limits_unless_that_leaves_one_half_empty(tmp_path):
+    def draw(kernel, *curve):
+        make_other(tmp_path, {"kernel": kernel, "net": {"depth": 1}, "batch": 16}, {"auc": curve}, metric="auc")
+        return figures.figure(MINE, MINE.figures["column"], sweeps.load(tmp_path))
+
+    alike = draw("rbf", 0.5, 0.6)
+    assert len({axes.get_ylim() for axes in alike.axes}) == 1
+    assert "Value axes differ" not in notes(alike)
+    kernels, batches = draw("poly", 0.01, 0.99).axes
+    assert kernels.get_ylim()[0] < 0.01
+    assert batches.get_ylim()[0] > 0.4
+    assert "Value axes differ between panels." in notes(kernels.figure)
+
+
+def test_where_runs_end_before_others_the_line_is_dashed_and_said_to_be_of_fewer(tmp_path):
+    make_run(tmp_path, epochs=6, seed=0)
+    make_run(tmp_path, epochs=6, seed=1)
+    make_run(tmp_path, seed=2, target=6, state="interrupted", rows=history(4, seed=2, level=60))
+    c = sweeps.load(tmp_path)
+    for figure in (figure_of("fig7", c), figures.curves(c, metric="valid_acc", by="lr")):
+        whole, fewer = lines(figure.axes[0])
+        assert (whole.get_linestyle(), list(whole.get_xdata())) == ("-", [1, 2, 3, 4])
+        assert (fewer.get_linestyle(), list(fewer.get_xdata())) == (
+            "--",
+            [5, 6],
+        )  # no stroke from one mean to the other
+        assert "0.01 from epoch 5: 2 of 3" in notes(figure)
 
 
 def test_what_no_run_logs_and_what_a_baseline_leaves_open_is_said(kernels, tmp_path):
@@ -273,11 +348,21 @@ def test_what_no_run_logs_and_what_a_baseline_leaves_open_is_said(kernels, tmp_p
     assert "python fit.py --multirun batch=64" in said
 
 
-def test_a_few_epochs_are_on_a_linear_axis(tmp_path):
-    make_run(tmp_path, epochs=8)
+@pytest.mark.parametrize("epochs", [8, 30])
+def test_a_few_epochs_are_on_a_linear_axis(tmp_path, epochs):
+    make_run(tmp_path, epochs=epochs)
     axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
     assert axes.get_xscale() == "linear"
+    assert axes.get_xticks()[0] == 1
+    assert len(axes.get_xticks()) <= 7
     assert "Epoch axis: logarithmic" not in notes(axes.figure)
+
+
+def test_many_epochs_are_on_a_logarithmic_axis(tmp_path):
+    make_run(tmp_path, epochs=31)
+    axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
+    assert axes.get_xscale() == "log"
+    assert "Epoch axis: logarithmic" in notes(axes.figure)
 
 
 def test_losses_of_different_kinds_are_said_to_differ(report):
@@ -387,16 +472,91 @@ def test_a_heatmap_cell_is_its_runs_mean_and_counts_the_diverged(tmp_path):
     figure = figures.heatmap(c, x="lr", y="wd", value="valid_acc")
     texts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     expected = c.runs.query("lr == 0.01 and wd == 0.1")["valid_acc"].mean()
-    assert texts[0, 1] == f"{expected:.4g}"
-    assert texts[1, 0].endswith("\n×1")
+    assert texts[0, 1] == f"{expected:.2f}"
+    kept = c.runs.query("lr == 0.1 and wd == 0.0 and state == 'finished'")["valid_acc"].mean()
+    assert texts[1, 0] == f"{kept:.2f}\n×1"
     assert (1, 1) not in texts
-    assert "2–3 runs a cell" in notes(figure)
+    assert "Mean of n = 2 seeds a cell after 3 epochs. ×: so many seeds diverged, and are left out." in notes(figure)
+
+
+def test_a_heatmap_averages_only_runs_that_came_as_far_as_the_others(tmp_path):
+    make_run(tmp_path, epochs=5, lr=0.1)
+    make_run(tmp_path, lr=0.1, seed=1, rows=history(2, level=50), target=5, state="interrupted")
+    make_run(tmp_path, lr=0.01, rows=history(2), target=5, state="interrupted")
+    make_run(tmp_path, lr=0.1, wd=0.0, rows=history(3))  # finished, but not asked for as much
+    c = sweeps.load(tmp_path)
+    figure = figures.heatmap(c, x="lr", y="wd", value="test_acc")
+    texts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    whole = c.runs.query("lr == 0.1 and epoch == 5")["test_acc"].item()
+    assert texts == {(1, 1): f"{whole:.2f}\n…1", (0, 1): "…1", (1, 0): "…1"}
+    assert "…: so many have not come to epoch 5, and are left out." in notes(figure)
+    early = figures.heatmap(sweeps.load(tmp_path, epochs=2), x="lr", y="wd", value="test_acc")
+    assert not any("…" in text.get_text() for text in early.axes[0].texts)
+    with pytest.raises(InputError, match="each run diverged or ended before epoch 5; give an earlier --epochs"):
+        figures.heatmap(sweeps.load(tmp_path, "state=interrupted"), x="lr", y="seed", value="test_acc")
+
+
+def test_a_heatmap_s_numbers_have_the_same_decimals_and_its_rows_an_order(tmp_path):
+    for width, kind in itertools.product(("64", "128", "512x64", "512x128"), ("b", "a")):
+        value = {"b": 12.0, "a": 3.25}[kind] + len(width)
+        make_other(tmp_path, {"width": width, "kind": kind}, {"loss": [value]}, metric="loss", maximize=False)
+    axes = figures.heatmap(sweeps.load(tmp_path), x="width", y="kind").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["64", "128", "512x64", "512x128"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # read downwards
+    assert {text.get_text() for text in axes.texts} >= {"14.00", "5.25"}
+
+
+def test_larger_stands_out_more_in_a_heatmap_as_in_curves(tmp_path):
+    for lr, level in ((0.1, 98.0), (0.01, 60.0)):
+        make_run(tmp_path, lr=lr, rows=history(3, level=level))
+        make_run(tmp_path, lr=lr, wd=0.0, rows=history(3, level=level))
+    image = figures.heatmap(sweeps.load(tmp_path), x="lr", y="wd", value="test_acc").axes[0].images[0]
+    low, high = (image.cmap(image.norm(value))[:3] for value in (40.0, 98.0))
+    assert contrast(high, "white") > 5 * contrast(low, "white")
+    assert contrast(on_dark(high), PAGE) > 5 * contrast(on_dark(low), PAGE)
 
 
 @pytest.mark.parametrize("wrong", [{"x": "lrr"}, {"y": "lr"}, {"value": "host"}, {"value": "valid_ac"}])
 def test_a_heatmap_refuses_what_it_cannot_draw(report, wrong):
     with pytest.raises(InputError, match=next(iter(wrong.values()))):
         figures.heatmap(report, **{"x": "lr", "y": "wd"} | wrong)
+
+
+# -- on a dark page ---------------------------------------------------------------------------------------------------
+
+
+def test_a_dark_figure_is_readable_and_the_figure_stays_what_it_is(report):
+    for figure in (figure_of("fig5", report), figures.heatmap(report, x="lr", y="wd"), figures.curves(report)):
+        before = draw.render(figure, "svg")
+        dark = draw.render(figure, "svg", dark=True)
+        assert draw.render(figure, "svg") == before
+        assert draw.render(figure, "svg", dark=True) == dark
+        assert f"fill: {PAGE}".encode() in dark
+        with in_dark(figure):
+            assert to_rgb(figure.get_facecolor()) == to_rgb(PAGE)
+            outside = [text for text in figure.findobj(Text) if text.axes is None or text not in text.axes.texts]
+            assert min(contrast(text.get_color(), PAGE) for text in outside) > 4.5
+            drawn = [line for axes in figure.axes for line in axes.lines if line.get_linewidth() > 0]
+            assert min((contrast(line.get_color(), PAGE) for line in drawn), default=3.0) >= 3
+            cells = [(text, axes.images[0]) for axes in figure.axes if axes.images for text in axes.texts]
+            for text, image in cells:
+                column, row = map(int, text.get_position())
+                value = image.get_array()[row, column]
+                cell = PAGE if np.ma.is_masked(value) else image.cmap(image.norm(value))[:3]
+                assert contrast(text.get_color(), cell) > 3.75
+
+
+def test_dark_keeps_order_and_contrast():
+    for colors in ([look.color for look in style.styles((1, 2, 3, 4))], ["white", "#e3e3e3", "#4d5661", "black"]):
+        found = [contrast(on_dark(color), PAGE) for color in colors]
+        assert found == sorted(found)
+        assert all(dark >= 0.99 * min(contrast(color, "white"), 17) for dark, color in zip(found, colors, strict=True))
+
+
+def test_dark_is_the_page_s_dark():
+    css = (ROOT / "sweeps" / "show" / "page" / "page.css").read_text("utf-8")
+    assert f"--page: light-dark(#ffffff, {PAGE});" in css
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

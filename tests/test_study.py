@@ -135,6 +135,8 @@ def test_overrides_leave_the_baseline_out_and_use_the_programs_words(study):
     ("changes", "message"),
     [
         ({"titel": "x"}, r"titel=x: no such field \(did you mean title\?\)"),
+        ({"held": {"net2": {"title": "t"}}}, r"held\.net2=net2: must be a key of the baseline"),
+        ({"held": {"net": {"values": [1]}}}, r"held\.net\.values=.*no such field.*known: title, names"),
         ({"epochs": 0}, "epochs=0: must be a whole number ≥ 1"),
         ({"seeds__looks": [4, 2]}, r"seeds\.looks=.*ascending"),
         ({"seeds": []}, r"seeds=\[\]: must be a list of 1 to 10,000 seeds"),

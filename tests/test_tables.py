@@ -37,6 +37,18 @@ def _cells(table):
     return {(row["row"], row["column"]): row for row in csv.DictReader(io.StringIO(table.to_csv()))}
 
 
+def test_the_course_report_s_tables_begin_with_test_accuracy():
+    for spec in STUDY.tables.values():
+        assert [*spec.metrics][:2] == ["test_acc", "test_loss"]
+
+
+def test_as_of_an_epoch_a_run_that_ended_before_it_does_not_move_the_others(tmp_path):
+    make_run(tmp_path, epochs=5)
+    make_run(tmp_path, seed=1, epochs=2, target=100, state="interrupted")
+    cell = pivot(sweeps.load(tmp_path, epochs=3), ["activ"], [], ["test_acc"]).rows[0].cells[0]
+    assert (cell.n, cell.marks) == (1, ("2/3 epochs (1 of 2)",))
+
+
 def test_a_study_s_tables_have_its_cells_and_its_reference_s_numbers(report):
     cells = _cells(table("table1", report))
     assert {column for _, column in cells} == {

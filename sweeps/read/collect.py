@@ -102,7 +102,8 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
     Args:
         filters: ``"activ=relu,gelu"``, ``"lr<=0.01"``, ``"state!=failed"``; all must hold.
         sweep: only the runs of this sweep, by its manifest.
-        epochs: every run as of this epoch: later epochs are cut off, and a run that got this far is "finished".
+        epochs: every run as of this epoch: later epochs are cut off, a run that got this far is "finished", and none
+            was asked for more.
 
     Raises:
         InputError: no such directory, sweep or column; a filter that cannot be read.
@@ -120,7 +121,8 @@ def load(out: str | Path = "outputs", *filters: str, sweep: str | None = None, e
     judges = [_judge(row, logged) for row, logged in zip(found.rows, found.logged, strict=True)]
     runs = _runs(found, out, counts, _measure(matrix, found.columns, counts, judges))
     if epochs is not None:
-        runs.loc[counts == epochs, ["state", "target", "error"]] = ["finished", epochs, None]
+        runs.loc[counts == epochs, ["state", "error"]] = ["finished", None]
+        runs["target"] = runs["target"].clip(upper=epochs)
     table = pd.DataFrame(matrix, columns=found.columns)
     table.insert(0, "run", runs["run"].take(np.repeat(np.arange(len(runs)), counts)).reset_index(drop=True))
     table = table.astype({"epoch": "int64"})  # last: it takes the columns apart, and pandas warns of a hundred

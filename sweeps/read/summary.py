@@ -5,6 +5,7 @@ for few seeds (3 seeds have 2 degrees of freedom, t = 4.30) because so few say l
 They cover initial weights and shuffles, on this training set and these test images; nothing else is resampled.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,6 +80,14 @@ def judged(collection: Collection) -> tuple[str | None, bool]:
     known = [column for column in collection.epochs.columns if column not in ("run", "epoch", *TIMES)]
     metric = "valid_acc" if "valid_acc" in known else next(iter(known), None)
     return metric, metric is not None and metric.endswith("acc")
+
+
+def is_test(metric: str, epochs: pd.DataFrame) -> bool:
+    """Whether a validation metric only repeats its test metric, because no validation data were split off."""
+    other = re.sub(r"^val(id)?(?=[_/])", "test", metric)
+    if other == metric or not {metric, other} <= {*epochs.columns}:
+        return False
+    return bool(epochs[metric].notna().any()) and epochs[metric].equals(epochs[other])
 
 
 def column_of(metric: str, runs: pd.DataFrame) -> str:

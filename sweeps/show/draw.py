@@ -1,12 +1,14 @@
 """Curves and how they are drawn: data and axes in, axes out.
 
 A curve is the mean over a configuration's seeds with Student's 95 % interval as a band. A run that diverged is
-marked by a cross where it stopped; one that is unfinished simply ends.
+marked by a cross where it stopped. Where runs end before others the rest of the line is dashed: it is a mean of fewer,
+and a step there is no event in any of them.
 """
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +25,9 @@ from sweeps.read import summary
 from sweeps.read.collect import TIMES, Collection
 from sweeps.runs.files import write_atomic
 from sweeps.show import style
-from sweeps.study.file import Study
+from sweeps.show.dark import dark as in_dark
+from sweeps.study.file import Study, written
+from sweeps.study.hypotheses import Settings
 from sweeps.study.select import equals
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {  # no dates: same data, same bytes
@@ -60,6 +64,12 @@ class Curve:
     @property
     def n(self) -> int:
         return len(self.runs)
+
+    @cached_property
+    def whole(self) -> int:
+        """How many of its rows, from the first, are means of as many runs as the first is."""
+        n = self.rows["n"].to_numpy()
+        return len(n) if not len(n) or n[0] == n.min() else int(np.argmax(n < n[0]))
 
 
 def series(
@@ -99,6 +109,49 @@ def varying(runs: pd.DataFrame) -> list[str]:
     return [key for key in summary.identity_columns(runs) if runs[key].nunique() > 1]
 
 
+def same(runs: pd.DataFrame) -> dict[str, Any]:
+    """What all of these runs have in common: key → value. The options of a choice go without saying."""
+    keys = summary.identity_columns(runs)
+    heads = {*keys}
+    return {
+        key: runs[key].iloc[0]
+        for key in keys
+        if key.partition(".")[0] not in heads - {key} and len(runs) and runs[key].nunique(dropna=False) == 1
+        and pd.notna(runs[key].iloc[0])
+    }  # fmt: skip
+
+
+def settings(study: Study, cell: Settings) -> list[str]:
+    """A configuration in the study's words: what has a name comes first, and speaks for itself."""
+    rest = {
+        key: value
+        for key, value in cell.items()
+        if value is not None and key.partition(".")[0] not in {*study.baseline} - {key}
+    }
+    names = {key: study.axis(key).name(value) for key, value in rest.items()}
+    named = [key for key, value in rest.items() if names[key] != written(value)]
+    others = [f"{study.axis(key).title} {names[key]}" for key in rest if key not in named]
+    return [*(names[key] for key in named), *others]
+
+
+_MOST_HELD = 16
+
+
+def held(words: Sequence[str], what: str = "Held fixed") -> str:
+    """The line of a figure that says what all its runs have in common: ``MNIST``, ``lr 0.01``."""
+    if not words:
+        return ""
+    more = f" and {len(words) - _MOST_HELD} more" if len(words) > _MOST_HELD else ""
+    whole = [word.replace(" ", "\u00a0") if len(word) < 40 else word for word in words]  # not broken between lines
+    return f"{what}: {', '.join(whole[:_MOST_HELD])}{more}."
+
+
+def split_note(metrics: Iterable[str], epochs: pd.DataFrame) -> str:
+    """Whether what is called valid in a figure of these metrics was measured on the test set; empty if not."""
+    shown = [metric for metric in metrics if summary.is_test(metric, epochs)]
+    return "Valid is the test set: no validation data were split off." if shown else ""
+
+
 def kind_of(metric: str, collection: Collection, study: Study | None = None) -> style.Metric:
     """How a metric is shown: as the study says; else known names mean losses and percent where runs are of networks."""
     if study is not None and metric in study.metrics:
@@ -129,7 +182,7 @@ def draw(
     last = max(last, last_epoch(everything))
     style.epoch_axis(axes, last, linear=linear)
     first = 0 if linear else 1  # a log axis has no 0
-    style.value_axis(axes, "linear" if linear else kind.scale, _extent(everything, first, last))
+    style.value_axis(axes, "linear" if linear else kind.scale, extent(everything, first, last))
     bottom, top = axes.get_ylim()
     for i, curve in enumerate(curves):
         points = curve.reference[curve.reference["epoch"].between(first, last)]
@@ -137,14 +190,19 @@ def draw(
         x, mean, half = (curve.rows[column].to_numpy(float) for column in ("epoch", "mean", "half"))
         if np.isfinite(half).any():
             axes.fill_between(x, mean - half, mean + half, color=curve.style.color, alpha=0.18, linewidth=0)
-        axes.plot(
-            x,
-            mean,
-            color=curve.style.color,
-            marker=curve.style.marker,
-            markevery=_marked(len(x), i, linear),
-            markeredgewidth=0,
-        )
+        marked = _marked(len(x), i, linear)
+        for part, dashes in ((slice(curve.whole), "solid"), (slice(curve.whole, None), FEWER)):
+            places = range(len(x))[part]
+            if places:
+                axes.plot(
+                    x[part],
+                    mean[part],
+                    color=curve.style.color,
+                    linestyle=dashes,
+                    marker=curve.style.marker,
+                    markevery=[place - places.start for place in marked if place in places],
+                    markeredgewidth=0,
+                )
         for epoch, reached in curve.diverged[["epoch", "last"]].to_numpy(float):
             # Without an epoch to its name it stands at the edge where a diverging run goes.
             edge = bottom if kind.scale == "accuracy" else top
@@ -160,11 +218,12 @@ def last_epoch(curves: Sequence[Curve]) -> int:
     return max([1, *(int(curve.rows["epoch"].max()) for curve in curves if len(curve.rows))])
 
 
+FEWER = (0, (2.5, 1.2))  # the dashes of a mean of fewer runs than at the start
 REFERENCE_LINE: Mapping[str, Any] = {"linewidth": 0.6, "alpha": 0.9}
 DIVERGED_MARKER: Mapping[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.4, "linestyle": "none"}
 
 
-def _extent(curves: Sequence[Curve], first: int, last: int) -> list[float]:
+def extent(curves: Sequence[Curve], first: int, last: int) -> list[float]:
     """The values that the axis must show; what a diverging run reached on its way up may leave it."""
     healthy = [y for curve in curves if curve.diverged.empty for y in curve.rows["mean"]]
     for curve in curves:
@@ -179,12 +238,15 @@ def _extent(curves: Sequence[Curve], first: int, last: int) -> list[float]:
 
 def _marked(count: int, shift: int, linear: bool) -> list[int]:
     """Where markers stand: evenly on the axis, each curve's a little later, so that they do not hide each other."""
-    if count <= style.MOST_LINEAR:
+    if count <= _EACH_MARKED:
         return list(range(count))
-    if linear:
+    if linear or count <= style.MOST_LINEAR:
         return list(range(round((0.1 + 0.2 * (shift % 4)) * count / 5), count, max(count // 5, 1)))
     steps = 10 ** (np.arange(0, 6, 0.4) + 0.09 * (shift % 4))
     return sorted({0, *(int(step) - 1 for step in steps if step <= count)})
+
+
+_EACH_MARKED = 10
 
 
 def handles(
@@ -220,8 +282,10 @@ def page(
     columns: int,
     panel: float,
     notes: Sequence[str],
+    heading: str = "",
+    centered: bool = False,
     legend: int = 0,
-    left: float = 0.52,
+    left: float = 0.6,
     right: float = 0.1,
     label: float = 0.34,
     width: float = style.WIDTH,
@@ -234,15 +298,18 @@ def page(
     Args:
         panel, left, right, label: in inches: a panel's height, room for y labels, for what is beside, for x labels.
         width, top, gap, between: in inches: the figure's width, room above the panels, between rows and columns.
+        heading, centered: above everything, within ``top``; in the middle, or left.
         legend: its lines.
 
     Returns:
         (figure, its axes row by row, the height in figure coordinates at which the legend hangs)
     """
     characters = int(style.NOTE_CHARACTERS * width / style.WIDTH)
-    note = "\n".join(textwrap.fill(line, characters, break_long_words=False) for line in notes if line)
+    note = "\n".join(
+        textwrap.fill(line, characters, break_long_words=False, break_on_hyphens=False) for line in notes if line
+    )
     lines = note.count("\n") + 1 if note else 0
-    below = 0.15 * legend + 0.125 * lines + 0.05
+    below = 0.16 * legend + 0.13 * lines + 0.1
     height = top + rows * panel + (rows - 1) * gap + label + below
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(
@@ -258,13 +325,16 @@ def page(
             "wspace": between * columns / (width - left - right - between * (columns - 1)),
         },
     )
+    if heading:
+        x, aligned = (0.5, "center") if centered else (0.06 / width, "left")
+        figure.text(x, 1 - 0.06 / height, heading, ha=aligned, va="top", fontweight="bold")
     figure.text(
         0.06 / width,
         0.05 / height,
         note,
         fontsize=style.NOTE_SIZE,
         va="bottom",
-        color="#333333",
+        color=style.QUIET,
         linespacing=1.35,
     )
     return figure, list(grid.flat), below / height
@@ -296,7 +366,18 @@ def sample_notes(named: Sequence[tuple[str, Curve]], unit: str = "seed") -> list
     ]
     if early:
         notes.append(f"Not finished: {_some(early)}.")
+    fewer = [f"{name} {_falls(curve)}" for name, curve in present if curve.whole < len(curve.rows)]
+    if fewer:
+        notes.append(f"Dashed: mean of fewer runs, as the others have ended ({_some(fewer)}).")
     return notes
+
+
+def _falls(curve: Curve) -> str:
+    """``from epoch 41: 2 of 3``."""
+    rest = curve.rows.iloc[curve.whole :]
+    low, high = int(rest["n"].min()), int(rest["n"].max())
+    count = f"{low}" if low == high else f"{high} to {low}"
+    return f"from epoch {int(rest['epoch'].iloc[0])}: {count} of {int(curve.rows['n'].iloc[0])}"
 
 
 def _some(words: Sequence[str], most: int = 6) -> str:
@@ -316,9 +397,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The bytes of a figure as "png", "svg" or "pdf"."""
+def render(figure: Figure, kind: str, *, dark: bool = False) -> bytes:
+    """The bytes of a figure as "png", "svg" or "pdf"; ``dark`` for a dark page, the figure left as it was."""
     buffer = io.BytesIO()
-    with style.rc():
+    with style.rc(), in_dark(figure) if dark else nullcontext():
         figure.savefig(buffer, format=kind, metadata=dict(FORMATS[kind]))
     return buffer.getvalue()

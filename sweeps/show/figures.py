@@ -1,7 +1,8 @@
 """A study's figures from collected runs, and curves and heatmaps of any other keys.
 
-A figure is a :class:`matplotlib.figure.Figure` of its own; no global state of Matplotlib's is left changed. What is
-missing, unfinished or diverged is said on the figure itself, with the command that would make it.
+A figure is a :class:`matplotlib.figure.Figure` of its own; no global state of Matplotlib's is left changed. It can be
+understood without a text around it: what was held fixed is on it, and what is missing, unfinished or diverged, with the
+command that would make it. :func:`sweeps.show.draw.render` draws any of them for a dark page as well.
 """
 
 import math
@@ -20,7 +21,21 @@ from sweeps.read.collect import Collection
 from sweeps.runs.command import printed, tree
 from sweeps.runs.errors import InputError
 from sweeps.show import style as look
-from sweeps.show.draw import Curve, draw, handles, last_epoch, legend_right, page, sample_notes, series
+from sweeps.show.draw import (
+    Curve,
+    draw,
+    extent,
+    handles,
+    held,
+    last_epoch,
+    legend_right,
+    page,
+    same,
+    sample_notes,
+    series,
+    settings,
+    split_note,
+)
 from sweeps.show.draw import save as save
 from sweeps.show.explore import curves as curves
 from sweeps.show.explore import heatmap as heatmap
@@ -51,14 +66,15 @@ def figure(study: Study, spec: FigureSpec, collection: Collection, *, style: str
         ]
     with look.rc():
         layout = _Layout(study, spec, panels, in_a_row=linear)
-        drawn, grid, below = layout.page(_notes(study, spec, panels, collection, linear=linear))
+        drawn, grid, below = layout.page(_notes(study, spec, panels, collection, layout, linear=linear))
         for i, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
-            alike = [curve for other in panels if other.scale == panel.scale for curve in other.curves]
+            alike = [curve for other in layout.alike(i) for curve in other.curves]
             kind = look.Metric(panel.metric.title, panel.metric.axis, panel.metric.scale)
             draw(axes, panel.curves, kind, like=alike, last=layout.last, linear=linear)
             axes.set_title(layout.titles[i])
             axes.set_xlabel("epoch")
             axes.set_ylabel("\n".join(textwrap.wrap(panel.metric.axis, int(layout.height / look.CHARACTER) + 4)))
+            layout.align_label(axes)
             layout.hide_inner(axes, i)
         for axes in grid[len(panels) :]:
             axes.remove()
@@ -78,8 +94,13 @@ class _Panel:
 
     @property
     def scale(self) -> tuple[str, str]:
-        """Panels of the same have the same limits."""
+        """Panels of the same can be read on the same axis."""
         return self.metric.axis, self.metric.scale
+
+    @property
+    def row(self) -> tuple[str, str, str, str]:
+        """Panels of the same show the same runs on the same scale."""
+        return *self.scale, self.spec.lines, self.place
 
 
 def _panels(study: Study, spec: FigureSpec, collection: Collection) -> list[_Panel]:
@@ -119,10 +140,41 @@ def _curves(study: Study, name: str, panel: Panel, collection: Collection, point
     return [replace(curve, reference=line) for curve, line in zip(found, behind, strict=True)]
 
 
+def _groups(panels: Sequence[_Panel], *, linear: bool) -> list[int]:
+    """A number for each panel; those of the same number have the same limits.
+
+    That is all of a scale, so that they can be compared; or those of a row, or each alone, where one would be left half
+    empty by what another shows.
+    """
+    ways: list[list[Any]] = [[p.scale for p in panels], [p.row for p in panels], [*range(len(panels))]]
+    last = last_epoch([curve for panel in panels for curve in panel.curves])
+    for way in ways:
+        found = [way.index(key) for key in way]
+        if linear or all(_fills(panel, [panels[j] for j in _alike(found, i)], last) for i, panel in enumerate(panels)):
+            return found
+    return found
+
+
+def _alike(groups: Sequence[int], index: int) -> list[int]:
+    return [i for i, group in enumerate(groups) if group == groups[index]]
+
+
+def _fills(panel: _Panel, others: Sequence[_Panel], last: int) -> bool:
+    """Whether its own values take most of the axis that shows the others' as well."""
+    own, every = (
+        look.positions(panel.metric.scale, extent([curve for one in some for curve in one.curves], 1, last))
+        for some in ([panel], others)
+    )
+    return own.size == 0 or bool(np.ptp(own) >= _MOST_OF_IT * np.ptp(every))
+
+
+_MOST_OF_IT = 0.6
+
+
 # -- layout ----------------------------------------------------------------------------------------------------------
 
-_LINE = 0.12  # inches: a line of a title
-_ENTRY = 0.155  # inches: a line of a legend
+_LINE = 0.13  # inches: a line of a title
+_ENTRY = 0.16  # inches: a line of a legend
 _HANDLE = 0.42  # inches: a legend's line, and the room around an entry
 _LONGEST = 26  # characters of a legend's label beside a panel
 _MOST_IN_A_ROW = 4
@@ -143,12 +195,15 @@ class _Layout:
         self._full = self._rows * self._columns == count
         narrow = self._columns == 1 or (self._columns == 2 and self._shared and not in_a_row)
         self._width = look.WIDTH if narrow else look.WIDE
-        self._alike = len({panel.scale for panel in panels}) == 1
+        self._groups = _groups(panels, linear=in_a_row)
+        rows = [self._groups[i : i + self._columns] for i in range(0, count, self._columns)]
+        self._alike = all(len({*row}) == 1 for row in rows)
         self._between = 0.17 if self._alike else 0.62
         beside = not self._shared and not in_a_row
         self._under = not self._shared and in_a_row
         self._right = 0.1 if not beside else 0.1 + _HANDLE + look.CHARACTER * self._longest(_LONGEST)
-        self._panel_width = (self._width - self._left - self._right) / self._columns - self._between
+        gaps = self._between * (self._columns - 1)
+        self._panel_width = (self._width - self._left - self._right - gaps) / self._columns
         self.height = 2.0 if count == 1 and self._shared else 1.25 if self._width == look.WIDTH else 1.4
         if beside:  # the legend, with its title, reference and cross, must not reach the next one
             most = max(sum(1 + label.count("\n") for label in self._labels(i, _LONGEST)) for i in range(count))
@@ -157,7 +212,16 @@ class _Layout:
         characters = int(self._panel_width / look.CHARACTER)
         self.titles = [self._title(panel, max(characters, 12)) for panel in panels]
 
-    _left = 0.52
+    _left = 0.6
+
+    def alike(self, index: int) -> list[_Panel]:
+        """The panels with the same limits, itself among them."""
+        return [self._panels[i] for i in _alike(self._groups, index)]
+
+    @property
+    def differs(self) -> bool:
+        """Whether panels that could be read on the same axis have limits of their own."""
+        return len({*self._groups}) > len({panel.scale for panel in self._panels})
 
     def page(self, notes: Sequence[str]) -> tuple[Figure, list[Axes], float]:
         """The figure, its axes row by row, and the height at which a legend below all panels hangs."""
@@ -167,12 +231,15 @@ class _Layout:
             _ENTRY * max((self._lines(i)[1] for i in some if self._has_legend(i)), default=0) if self._under else 0
             for some in (range(last_row), range(last_row, len(self._panels)))
         )
-        above = 0.25 if self._in_a_row and self._spec.title else 0
-        figure, grid, below = page(
+        heading = self._heading()
+        above = _LINE * (1 + heading.count("\n")) + 0.1 if heading else 0
+        return page(
             rows=self._rows,
             columns=self._columns,
             panel=self.height,
             notes=notes,
+            heading=heading,
+            centered=self._in_a_row,
             legend=self._lines(0)[1] if self._shared else 0,
             left=self._left,
             right=self._right,
@@ -182,10 +249,15 @@ class _Layout:
             between=self._between,
             label=0.34 + last,
         )
-        if above:
-            height = figure.get_figheight()
-            figure.text(0.5, 1 - 0.06 / height, self._spec.title, ha="center", va="top", fontsize=8)
-        return figure, grid, below
+
+    def _heading(self) -> str:
+        """The reference's title in its style, else the caption."""
+        text = self._spec.title if self._in_a_row else self._spec.caption
+        return textwrap.fill(text, int((self._width - 0.1) / (1.12 * look.CHARACTER)))  # bold is wider
+
+    def align_label(self, axes: Axes) -> None:
+        """The value axis's label where it is beside every panel, however wide its numbers are."""
+        axes.yaxis.set_label_coords((0.2 - self._left) / self._panel_width, 0.5)
 
     def hide_inner(self, axes: Axes, index: int) -> None:
         """No labels between panels that share an axis."""
@@ -299,7 +371,7 @@ def _longest_reference(curves: Sequence[Curve]) -> pd.DataFrame:
 
 
 def _notes(
-    study: Study, spec: FigureSpec, panels: Sequence[_Panel], collection: Collection, *, linear: bool
+    study: Study, spec: FigureSpec, panels: Sequence[_Panel], collection: Collection, layout: _Layout, *, linear: bool
 ) -> list[str]:
     """What a reader must know to read the figure: sample sizes, scales, and everything that is missing or unfinished.
 
@@ -314,20 +386,21 @@ def _notes(
         how = printed([*study.training, *tree(collection.out)])
         raise InputError("figure", spec.name, f"none of its runs is there; make them: {how}")
     every = [curve for panel in panels for curve in panel.curves]
-    notes = []
+    runs = collection.runs[collection.runs["run"].isin(pd.concat([curve.runs["run"] for curve in every]))]
+    epochs = collection.epochs[collection.epochs["run"].isin(runs["run"])]
+    absent = dict.fromkeys(panel.metric.title for panel in panels if panel.metric.name not in collection.epochs)
+    facts = [held(_held(study, spec, runs)), *spec.notes]
+    facts.append(f"No run logs {', '.join(absent)}." if absent else "")
+    facts.append(split_note([panel.metric.name for panel in panels], epochs))
+    reading = sample_notes(named)
     if len(spec.keys) > 1:
         base = ", ".join(_words(study, {key: study.baseline[key]}) for key in spec.keys)
-        notes.append(f"* the baseline, which the panels share: {base}.")
-    if not linear:
-        notes.append(look.scale_note([panel.metric.scale for panel in panels], last_epoch(every)))
-    notes += sample_notes(named)
+        reading.append(f"* the baseline, which the panels share: {base}.")
     if study.reference and any(len(curve.reference) for curve in every):
-        notes.append(f"Thin lines: the {study.reference.name}'s own curves.")
-    notes.append(_held(study, spec))
-    notes += spec.notes
-    absent = [panel.metric.title for panel in panels if panel.metric.name not in collection.epochs]
-    if absent:
-        notes.append(f"No run logs {', '.join(dict.fromkeys(absent))}.")
+        reading.append(f"Thin lines: the {study.reference.name}'s own curves.")
+    reading.append("" if linear else look.scale_note([panel.metric.scale for panel in panels], last_epoch(every)))
+    reading.append("Value axes differ between panels." if layout.differs else "")
+    notes = [" ".join(filter(None, facts)), " ".join(filter(None, reading))]
     pooled = sorted({key for _, curve in named for key in mixed(collection.runs, curve.runs["run"])})
     if pooled:
         notes.append(f"Lines pool runs that differ in {', '.join(pooled)}: give the study's baseline a value for each.")
@@ -336,15 +409,10 @@ def _notes(
     return notes
 
 
-def _held(study: Study, spec: FigureSpec) -> str:
-    """What all panels have in common; the options of a choice go without saying."""
+def _held(study: Study, spec: FigureSpec, runs: pd.DataFrame) -> list[str]:
+    """What all panels have in common, by the study and then by the runs."""
     varied = {key for panel in spec.panels for key in (panel.lines, *panel.settings)}
-    rest = {
-        key: value
-        for key, value in study.baseline.items()
-        if key not in varied and value is not None and key.partition(".")[0] not in {*study.baseline} - {key}
-    }
-    return f"Held fixed: {_words(study, rest)}." if rest else ""
+    return settings(study, {key: value for key, value in {**study.baseline, **same(runs)}.items() if key not in varied})
 
 
 def _words(study: Study, settings: Settings) -> str:

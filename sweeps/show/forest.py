@@ -14,10 +14,13 @@ from matplotlib.transforms import blended_transform_factory
 
 from sweeps.judge.findings import CONFIDENCE, Comparison, Finding, Outcome
 from sweeps.show import style
+from sweeps.show.draw import held, settings
+from sweeps.study.file import Study
 
 # In inches.
-_ROW, _LABELS, _MARKS, _AXIS, _GAP, _NOTE = 0.135, 1.32, 0.62, 0.34, 0.12, 0.125
+_ROW, _LABELS, _MARKS, _AXIS, _GAP, _NOTE = 0.14, 1.4, 0.66, 0.36, 0.12, 0.13
 _MARGIN = "#e4efe9"
+_TITLE_CHARACTERS = 44
 _RATIOS = (0.2, 0.25, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0)
 _STYLES: Mapping[Outcome, tuple[str, str, str]] = {
     Outcome.AGREES: ("#009E73", "o", "✓"),
@@ -28,25 +31,28 @@ _STYLES: Mapping[Outcome, tuple[str, str, str]] = {
 """Colour, marker and sign of each outcome, which can be told apart in grey too."""
 
 
-def forest(findings: Sequence[Finding]) -> Figure:
-    """One row per comparison under the name of its hypothesis; a panel per unit, as units have no common axis.
+def forest(findings: Sequence[Finding], study: Study | None = None) -> Figure:
+    """One row per comparison under its hypothesis; a panel per unit, as units have no common axis.
 
     Args:
-        findings: judged hypotheses; of those without data only the name and the verdict are shown.
+        findings: judged hypotheses; those without data are only named.
+        study: that they are of, for its title, its baseline and its abbreviations.
 
     Raises:
         ValueError: there are none.
     """
-    panels = _panels(findings)
-    if not panels:
+    if not findings:
         raise ValueError("findings must not be empty")
-    notes = _notes(findings)
+    panels = _panels(findings)
+    notes = _notes(findings, study)
+    title = textwrap.wrap(f"{study.title}: hypotheses", _TITLE_CHARACTERS) if study else []
     heights = [_ROW * (len(rows) + 0.5) for rows in panels.values()]
-    below = _NOTE * len(notes) + 0.06
-    height = 0.08 + sum(heights) + len(panels) * _AXIS + (len(panels) - 1) * _GAP + below
+    above, below = 0.08 + 0.16 * len(title), _NOTE * len(notes) + 0.06
+    height = above + sum(heights) + len(panels) * _AXIS + max(len(panels) - 1, 0) * _GAP + below
     with style.rc({"axes.spines.left": False, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(style.WIDTH, height))
-        top = height - 0.08
+        figure.text(0.06 / style.WIDTH, 1 - 0.06 / height, "\n".join(title), va="top", fontsize=8, fontweight="bold")
+        top = height - above
         for (unit, rows), tall in zip(panels.items(), heights, strict=True):
             place = (_LABELS, top - tall, style.WIDTH - _LABELS - _MARKS, tall)
             axes = figure.add_axes((place[0] / style.WIDTH, place[1] / height, place[2] / style.WIDTH, tall / height))
@@ -54,24 +60,28 @@ def forest(findings: Sequence[Finding]) -> Figure:
             top -= tall + _AXIS + _GAP
         figure.text(
             0.06 / style.WIDTH, 0.05 / height, "\n".join(notes), fontsize=style.NOTE_SIZE, va="bottom",
-            color="#333333", linespacing=1.35,
+            color=style.QUIET, linespacing=1.35,
         )  # fmt: skip
     return figure
 
 
-def _panels(findings: Sequence[Finding]) -> dict[str, list[Finding | Comparison]]:
-    """Unit → the rows from top to bottom: a hypothesis, then its comparisons."""
-    panels: dict[str, list[Finding | Comparison]] = {}
+_Rows = list[Finding | str | Comparison]
+
+
+def _panels(findings: Sequence[Finding]) -> dict[str, _Rows]:
+    """Unit → the rows from top to bottom: a hypothesis, lines of its text, then its comparisons."""
+    panels: dict[str, _Rows] = {}
     for finding in findings:
         comparisons = finding.judged.comparisons if finding.judged else ()
         for unit, group in itertools.groupby(comparisons, key=lambda c: c.unit):
-            panels.setdefault(unit, []).extend([finding, *group])
-        if not comparisons:
-            panels.setdefault(next(iter(panels), ""), []).append(finding)
+            n = finding.judged.n if finding.judged else 0
+            measured = f"{finding.measured}; n = {n} {finding.sample}{'s' * (n != 1)}"
+            text = textwrap.wrap(f"{finding.text} Measured: {measured}.", style.NOTE_CHARACTERS)
+            panels.setdefault(unit, []).extend([finding, *text, *group])
     return panels
 
 
-def _panel(axes: Axes, rows: Sequence[Finding | Comparison], unit: str) -> None:
+def _panel(axes: Axes, rows: _Rows, unit: str) -> None:
     comparisons = [row for row in rows if isinstance(row, Comparison)]
     axes.set_ylim(len(rows) - 0.25, -0.75)
     axes.yaxis.set_major_locator(NullLocator())
@@ -81,13 +91,18 @@ def _panel(axes: Axes, rows: Sequence[Finding | Comparison], unit: str) -> None:
     if any(not c.reference for c in comparisons):
         axes.axvline(1.0 if unit == "×" else 0.0, color="#888888", linewidth=0.6, zorder=1)
     for y, row in enumerate(rows):
+        if not isinstance(row, Comparison):  # a text over the axis's lines
+            axes.axhspan(y - (0.5 if y else 0.75), y + 0.5, color="white", linewidth=0, zorder=1.2)
         if isinstance(row, Finding):
             text = f"{row.name}: {row.verdict}"
-            axes.text(left, y, text, transform=beside, va="center", fontsize=6.5, fontweight="bold")
+            axes.text(left, y, text, transform=beside, va="center", fontsize=7, fontweight="bold")
+            continue
+        if isinstance(row, str):
+            axes.text(left, y, row, transform=beside, va="center", fontsize=style.NOTE_SIZE, color=style.QUIET)
             continue
         color, _, sign = _STYLES[row.outcome]
-        axes.text(left + 0.06 / _inches(axes), y, _fitting(row.label), transform=beside, va="center", fontsize=6)
-        axes.text(right, y, f"{row.show(row.effect)} {sign}", transform=beside, va="center", fontsize=6, color=color)
+        axes.text(left + 0.06 / _inches(axes), y, _fitting(row.label), transform=beside, va="center", fontsize=6.5)
+        axes.text(right, y, f"{row.show(row.effect)} {sign}", transform=beside, va="center", fontsize=6.5, color=color)
         _row(axes, row, y)
     axes.set_xlabel("ratio" if unit == "×" else unit)
 
@@ -142,14 +157,29 @@ def _scale(axes: Axes, comparisons: Sequence[Comparison], unit: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
-def _notes(findings: Sequence[Finding]) -> list[str]:
+def _notes(findings: Sequence[Finding], study: Study | None) -> list[str]:
     samples = sorted({finding.sample for finding in findings if finding.comparisons}) or ["seed"]
     signs = ", ".join(f"{sign} {outcome}" for outcome, (_, _, sign) in _STYLES.items())
     text = (
         f"Green band: where the hypothesis needs the mean to be; blue frame: level, within δ. Dots: each "
         f"{' or '.join(samples)}; bars: {100 * CONFIDENCE:g} % interval of each comparison alone. {signs}."
     )
-    return textwrap.wrap(text, style.NOTE_CHARACTERS)
+    blank = [finding.name for finding in findings if not finding.comparisons]
+    paragraphs = [
+        held(settings(study, study.baseline), "Where a comparison names nothing else") if study else "",
+        _abbreviations(study, findings) if study else "",
+        text if len(blank) < len(findings) else "",
+        f"No data yet: {', '.join(blank)}." if blank else "",
+    ]
+    return [line for part in paragraphs for line in textwrap.wrap(part, style.NOTE_CHARACTERS, break_on_hyphens=False)]
+
+
+def _abbreviations(study: Study, findings: Sequence[Finding]) -> str:
+    """What the comparisons' labels abbreviate."""
+    used = {word for finding in findings for c in finding.comparisons for cell in c.cells for word in cell.name.split()}
+    pairs = {short: axis.name(value) for axis in study.axes.values() for value, short in axis.short.items()}
+    words = [f"{short}: {name}" for short, name in pairs.items() if short in used]
+    return f"{'; '.join(words)}." if words else ""
 
 
 def _inches(axes: Axes) -> float:

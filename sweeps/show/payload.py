@@ -68,9 +68,8 @@ def _label(run: "pd.Series[Any]", keys: Sequence[str]) -> str:
 def _distinct(epochs: pd.DataFrame, judged: str | None) -> list[str]:
     """The metrics to choose from. Test columns that repeat the valid ones, for want of a split, are left out."""
     metrics = [column for column in epochs.columns if column not in ("run", "epoch", "eval_seconds")]
-    pairs = [(f"test_{kind}", f"valid_{kind}") for kind in ("loss", "acc")]
-    if all({*pair} <= {*metrics} and epochs[pair[0]].equals(epochs[pair[1]]) for pair in pairs):
-        metrics = [metric for metric in metrics if metric not in dict(pairs)]
+    if all(summary.is_test(f"valid_{kind}", epochs) for kind in ("loss", "acc")):
+        metrics = [metric for metric in metrics if metric not in ("test_loss", "test_acc")]
     return [metric for i, metric in enumerate(metrics) if i < _MOST_METRICS or metric in (judged, "seconds")]
 
 

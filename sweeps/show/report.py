@@ -158,7 +158,7 @@ def _findings(study: Study, findings: Sequence[Finding]) -> str:
         return "<p>The study has none.</p>"
     head = _head(["Hypothesis", "Verdict"], ["Effect", f"{100 * CONFIDENCE:g} % interval", "n"])
     table = f'<table class="sortable hypotheses">{head}<tbody>{"".join(body)}</tbody></table>'
-    plot = _image(forest(findings), "Forest plot: every comparison with its interval, seeds and margin")
+    plot = _image(forest(findings, study), "Forest plot: every comparison with its interval, seeds and margin")
     return (
         f'<p class="note">{escape(method(study))}</p>{_scroll("Hypotheses", table)}{_untested(study)}'
         f"<details><summary>Forest plot</summary><figure>{plot}</figure></details>"

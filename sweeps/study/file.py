@@ -201,6 +201,8 @@ class Study:
     seeds: Seeds
     baseline: Settings
     axes: Mapping[str, Axis]
+    held: Mapping[str, Axis]
+    """Keys that are not varied, for their titles and names."""
     metrics: Mapping[str, Metric]
     reference: Reference | None
     measures: Mapping[str, Measure]
@@ -235,7 +237,7 @@ class Study:
 
     def axis(self, key: str) -> Axis:
         """The key's axis; of a key without one, an axis without names."""
-        return self.axes.get(key) or Axis(key, (), key)
+        return self.axes.get(key) or self.held.get(key) or Axis(key, (), key)
 
     def metric(self, name: str) -> Metric:
         """How a metric is shown; one that is not in the file is shown by its name."""
@@ -353,6 +355,7 @@ def parse(content: object, path: Path, word: str) -> Study:
         seeds=(_as_is, [0, 1, 2]),
         baseline=_mapping,
         axes=(_mapping, {}),
+        held=(_mapping, {}),
         metrics=(_mapping, {}),
         reference=(_as_is, None),
         measures=(_mapping, {}),
@@ -363,11 +366,11 @@ def parse(content: object, path: Path, word: str) -> Study:
         untested=(_as_is, ()),
     )
     axes = {key: _axis(f"axes.{key}", key, value) for key, value in top["axes"].items()}
-    for key in axes:
+    for section, key in [*(("axes", key) for key in axes), *(("held", key) for key in top["held"])]:
         if key not in top["baseline"]:
             known = ", ".join(top["baseline"])
             raise InputError(
-                f"axes.{key}", key, f"must be a key of the baseline, which says where it is held; they are {known}"
+                f"{section}.{key}", key, f"must be a key of the baseline, which says where it is held; they are {known}"
             )
     measures = {
         name: _measure(f"measures.{name}", name, value, top["epochs"]) for name, value in top["measures"].items()
@@ -389,6 +392,7 @@ def parse(content: object, path: Path, word: str) -> Study:
         seeds=_seeds(top["seeds"]),
         baseline=top["baseline"],
         axes=axes,
+        held=_each("held", top["held"], _held),
         metrics=_each("metrics", top["metrics"], _metric),
         reference=reference,
         measures=measures,
@@ -415,6 +419,10 @@ def _axis(where: str, key: str, content: object) -> Axis:
     )
     style = {value: _style(f"{where}.style.{value}", look) for value, look in words.pop("style").items()}
     return Axis(key=key, style=style, **words)
+
+
+def _held(where: str, key: str, content: object) -> Axis:
+    return Axis(key, (), **_fields(where, content, title=(text(), key), names=(_names, {})))
 
 
 def _metric(where: str, name: str, content: object) -> Metric:
