@@ -2,9 +2,7 @@
 
 import sys
 
-if __name__ == "__main__":
-    import sweeps.runs.quiet  # noqa: F401
-
+import sweeps.runs.quiet  # noqa: F401
 from sweeps.cli import main
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -326,21 +327,49 @@ def test_a_reader_that_has_gone_ends_no_training_and_hides_no_failure(small, tmp
     assert shell(f"set -o pipefail; {line} out=file/x 2>&1 | true", tmp_path).returncode == 2
 
 
-@pytest.mark.parametrize("module", ["mlp.train", "sweeps", "mlp.evaluate"])
-def test_ctrl_c_while_importing_says_nothing(tmp_path, module):
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+COMMANDS = {"mlp.train": "lr=-1", "sweeps": "ls", "mlp.evaluate": "x", "mlp-train": "lr=-1", "mlp-sweeps": "ls"}
+
+
+def program(name):
+    """What runs a module as a program, or what the console script of this name does."""
+    if name not in SCRIPTS:
+        return f"import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    module, _, function = SCRIPTS[name].partition(":")
+    return f"import sys; from {module} import {function}; sys.exit({function}())"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_while_importing_says_nothing(tmp_path, name):
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-m", module, "ls" if module == "sweeps" else "x=1"],
+        [sys.executable, "-X", "importtime", *(["-c", program(name)] if name in SCRIPTS else ["-m", name]), COMMANDS[name]],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     for line in process.stderr:
         if line.endswith("sweeps.runs.quiet\n"):
             break
-    next(line for line in process.stderr if line)  # the package's own part is over; the larger ones come
+        assert not line.endswith(" numpy\n")  # the larger imports come after it
+    next(line for line in process.stderr if line)  # the package's own part is over
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGINT, 130)
     assert "Traceback" not in errors
     assert output == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_while_python_shuts_down_says_nothing(tmp_path, name):
+    wait = "import atexit, time; atexit.register(lambda: (print('leaving', flush=True), time.sleep(60)))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{wait}; {program(name)}", COMMANDS[name]],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert process.stdout.readline() == "leaving\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "error: " in errors
+    assert "Traceback" not in errors
 
 
 def test_a_directory_that_was_deleted(small, tmp_path):

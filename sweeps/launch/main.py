@@ -97,13 +97,8 @@ def command_line(
     task.program = program  # type: ignore[attr-defined]
     run = hydra.main(config_path=config_path, config_name=config_name, version_base="1.3")(task)
 
-    @functools.wraps(program.function)
-    def main() -> None:
-        command.begin(lasting=True)
-        _register(program)
-        traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
-        words = sys.argv[1:]
+    def answer(words: Sequence[str]) -> None:
+        """``--version`` and ``--help`` end the process."""
         if name and "--version" in words:
             print(name, sweeps.__version__)
             sys.exit()
@@ -113,16 +108,22 @@ def command_line(
 
             print(usage.text(name or shlex.join(started_with()[: -len(words)]), file))
             sys.exit()
-        sys.argv[1:] = _completed(words, own_directory)
+
+    @functools.wraps(program.function)
+    def main() -> None:
+        traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then lets exceptions through to here
+        words = sys.argv[1:]
         try:
-            os.getcwd()
-        except FileNotFoundError:  # which Hydra wants to know
-            sys.exit(fail("the working directory has been deleted; cd to another", 2))
-        try:
-            refuse_directories(words, "out" if own_directory else "hydra.sweeper.out")
-            if config_path and "://" not in config_path:
-                refuse_unnamed_choices(words, Path(config_path))
-            run()
+            with command.working(lasting=True):
+                answer(words)
+                _register(program)
+                sys.argv[1:] = _completed(words, own_directory)
+                _refuse_deleted_directory()
+                refuse_directories(words, "out" if own_directory else "hydra.sweeper.out")
+                if config_path and "://" not in config_path:
+                    refuse_unnamed_choices(words, Path(config_path))
+                run()
         except KeyboardInterrupt:
             sys.exit(130)
         except Exception as error:
@@ -134,6 +135,14 @@ def command_line(
 
     main.program = program  # type: ignore[attr-defined]
     return main
+
+
+def _refuse_deleted_directory() -> None:
+    """Hydra wants to know the working directory."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        sys.exit(fail("the working directory has been deleted; cd to another", 2))
 
 
 def _completed(words: Sequence[str], own_directory: bool) -> list[str]:

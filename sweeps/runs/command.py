@@ -8,22 +8,30 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sweeps.runs.errors import DamagedRun, InputError, printable
 
 
-def begin(*, lasting: bool = False) -> None:
-    """Before a command's own work: see :func:`use_streams`; and Ctrl-C is KeyboardInterrupt again.
+@contextlib.contextmanager
+def working(*, lasting: bool = False) -> Iterator[None]:
+    """A command's own work: see :func:`use_streams`; and Ctrl-C is KeyboardInterrupt.
 
-    Until here, while a command's modules are imported, :mod:`sweeps.runs.quiet` has it end the process without a word.
+    Before, while its modules are imported, and afterwards, while Python shuts down, :mod:`sweeps.runs.quiet` has Ctrl-C
+    end the process without a word.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    use_streams(lasting=lasting)
+    is_quiet = is_main and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    try:
+        if is_quiet:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        use_streams(lasting=lasting)
+        yield
+    finally:
+        if is_quiet:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def use_streams(*, lasting: bool = False) -> None:
@@ -71,10 +79,10 @@ def run(command: Callable[[], int | None]) -> int:
     """Exit status: the command's own or 0 if it is done, 1 a run or file cannot be read or written, 2 unusable input,
     130 interrupted by Ctrl-C.
     """
-    begin()
     try:
-        status = command() or 0
-        sys.stdout.flush()
+        with working():
+            status = command() or 0
+            sys.stdout.flush()
     except InputError as error:
         return fail(str(error), 2)
     except DamagedRun as error:
