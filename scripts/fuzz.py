@@ -15,6 +15,7 @@ import gzip
 import io
 import itertools
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -303,6 +304,56 @@ class Fuzzing:
 
         return [bytes([i]) + content for i, content in enumerate(real.values())], read
 
+    def steps(self) -> tuple[Seeds, Target]:
+        """steps.csv, as the table of all runs has it. A status without checksums vouches for no content."""
+        from sweeps.read.collect import load
+
+        status = json.loads(self.run.status.read_text())
+        self.run.status.write_text(json.dumps({k: v for k, v in status.items() if k not in ("sha256", "checksums")}))
+        found = load(self.config.out)
+
+        def read(data: bytes) -> None:
+            self.run.steps.write_bytes(data)
+            table = found.steps()
+            assert not table.duplicated(["run", "epoch", "step"]).any(), table
+
+        return [self.run.steps.read_bytes(), b"epoch,step,metric,value\n1,1,a,nan\n1,2,b,-1e400\n2,1,a,1\n"], read
+
+    def items(self) -> tuple[Seeds, Target]:
+        """items.npz: numbers as they are, booleans as bits and a count."""
+        import numpy as np
+
+        from sweeps.read.collect import load
+        from sweeps.runs import outcomes
+        from sweeps.runs.errors import InputError
+
+        outcomes.save(self.run, 2, {"right": np.arange(11) % 3 == 0, "answer": np.arange(11), "loss": np.ones(11)})
+        seeds = npz_seeds(self.run.items)
+        with zipfile.ZipFile(self.run.items) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        found = load(self.config.out)
+
+        def read(data: bytes) -> None:
+            self.run.items.write_bytes(npz_of(data, names))
+            for name in ("right", "answer", "loss"):
+                with contextlib.suppress(InputError):
+                    assert len(found.items(name)) <= 1
+
+        return seeds, read
+
+    def notes(self) -> tuple[Seeds, Target]:
+        """notes.json, whose damage is no reason to leave the run out."""
+        from sweeps.read.record import read as read_record
+        from sweeps.runs import notes
+
+        path = notes.path_of(self.run)
+
+        def read(data: bytes) -> None:
+            path.write_bytes(data)
+            assert (read_record(self.run).row["note"] or "").isprintable()
+
+        return [b'{"tags": ["a", "b"], "text": "what I think\\n\\u00e9"}'], read
+
     def manifest(self) -> tuple[Seeds, Target]:
         from mlp.training import spec_of
         from sweeps.launch.job import Job
@@ -440,6 +491,9 @@ TARGETS = (
     "numbers",
     "identity",
     "run_files",
+    "steps",
+    "items",
+    "notes",
     "manifest",
     "search",
     "where",
@@ -499,6 +553,7 @@ def fuzz(name: str, seconds: int, work: Path) -> None:
     """Does not return."""
     import atheris
 
+    logging.disable()  # what is damaged is named, with each input
     corpus, findings = work / name / "corpus", work / name / "findings"
     for path in (corpus, findings):
         path.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def tree(tmp_path):
 
 PLACES = (
     "metrics.csv", "status.json", "config.yaml", "provenance.json", "stats.csv", "steps.csv", "checkpoint.npz", ".lock",
-    ".hydra/config.yaml", "out:sweeps/s/manifest.json", "out:sweeps/s/search.json", "out:timing.json",
+    "items.npz", "notes.json", ".hydra/config.yaml", "out:sweeps/s/manifest.json", "out:sweeps/s/search.json", "out:timing.json",
     "out:.collect/runs.npz", "out:runs.parquet", "out:runs.csv",
 )  # fmt: skip
 
@@ -148,11 +148,12 @@ READERS = """
 import io, os, sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+import sweeps
 from mlp.model import load
 from sweeps.cli import main
 from sweeps.launch.job import epochs_done
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import SweepsError
+from sweeps.runs.errors import InputError, SweepsError
 run = Path(sys.argv[1])
 out = str(run.parent.parent)
 for path in map(Path, sys.argv[2:]):
@@ -175,6 +176,12 @@ for path in map(Path, sys.argv[2:]):
         print(path.name, words, status, said.getvalue()[:300].replace(chr(10), " | "), flush=True)
         assert status in (0, 1, 2)
     epochs_done(RunDir(run))
+    collection = sweeps.load(out)
+    assert collection.steps().empty
+    try:
+        collection.items("a")
+    except InputError as error:
+        assert "no run has logged them" in str(error)
     try:
         load(run)
     except SweepsError as error:
