@@ -140,8 +140,8 @@ def tree(tmp_path):
 
 PLACES = (
     "metrics.csv", "status.json", "config.yaml", "provenance.json", "stats.csv", "steps.csv", "checkpoint.npz", ".lock",
-    "items.npz", "notes.json", ".hydra/config.yaml", "out:sweeps/s/manifest.json", "out:sweeps/s/search.json", "out:timing.json",
-    "out:.collect/runs.npz", "out:runs.parquet", "out:runs.csv",
+    "items.npz", "notes.json", ".hydra/config.yaml", "out:sweeps/s/manifest.json", "out:sweeps/s/search.json",
+    "out:timing.json", "out:.collect/runs.npz", "out:runs.parquet", "out:runs.csv",
 )  # fmt: skip
 
 READERS = """

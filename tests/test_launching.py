@@ -341,8 +341,9 @@ def program(name):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_ctrl_c_while_importing_says_nothing(tmp_path, name):
+    started = ["-c", program(name)] if name in SCRIPTS else ["-m", name]
     process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", *(["-c", program(name)] if name in SCRIPTS else ["-m", name]), COMMANDS[name]],
+        [sys.executable, "-X", "importtime", *started, COMMANDS[name]],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     for line in process.stderr:

@@ -17,10 +17,10 @@ from sweeps.runs.errors import DamagedRun, InputError, printable
 
 @contextlib.contextmanager
 def working(*, lasting: bool = False) -> Iterator[None]:
-    """A command's own work: see :func:`use_streams`; and Ctrl-C is KeyboardInterrupt.
+    """A command's own work: streams as :func:`use_streams` makes them, and Ctrl-C is KeyboardInterrupt.
 
-    Before, while its modules are imported, and afterwards, while Python shuts down, :mod:`sweeps.runs.quiet` has Ctrl-C
-    end the process without a word.
+    Before and after it, while modules are imported and while Python shuts down, Ctrl-C ends the process silently if
+    :mod:`sweeps.runs.quiet` has been imported.
     """
     is_main = threading.current_thread() is threading.main_thread()
     is_quiet = is_main and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
