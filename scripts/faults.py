@@ -1,7 +1,8 @@
 """Faults, each of them real: docs/reliability.md says what is promised of each, and this finds out whether it is so.
 
-After each fault the same command is run again, and metrics and parameters are compared bit for bit with a run that
-nothing disturbed. "Lost" are epochs that were complete and had to be trained again; the one in flight is not counted.
+After each fault the same command is run again, and metrics, steps, items and parameters are compared bit for bit with a
+run that nothing disturbed. "Lost" are epochs that were complete and had to be trained again; the one in flight is not
+counted.
 
 What needs root (mounts, control groups, namespaces) is skipped, visibly, for others. Works in a temporary directory.
 """
@@ -42,7 +43,9 @@ from lab import (
 )
 from machine import machine
 
+from sweeps.runs import outcomes
 from sweeps.runs.directory import RunDir, run_dirs
+from sweeps.runs.errors import DamagedRun
 
 # -------------------------------------------------------------------------------------------------------------- killing
 
@@ -262,6 +265,8 @@ FILES = (
     "metrics.csv",
     "status.json",
     "provenance.json",
+    "steps.csv",
+    "items.npz",
     "checkpoint.npz",
     "both checkpoints",
     "train.log",
@@ -292,15 +297,38 @@ def damage(lab: Lab, tries: int) -> list[Trial]:
             path.write_bytes(bytes(len(original)) if kind == "zeros" else changed)
             if kind == "gone":
                 path.unlink()
+        wrong = _misread(run, model)
         status, output = lab.end(lab.start(out, "seed=0"))
         sessions = json.loads(run.provenance.read_bytes())["sessions"]
         lost = before - sessions[-1]["from_epoch"]
-        last = lab.again(out, "seed=0")
-        named = kind == "gone" or file == "train.log" or all(f"/{path.name}: " in output for path in paths)
-        good = status == 0 and last.survived and named
-        trials.append(Trial(good, lost, "" if good else f"{kind} of {file}: {status}: {last.seen} {output[-1500:]}"))
+        last = lab.again(out, "seed=0", but=[file] if file == "steps.csv" else [])  # which no checkpoint has
+        wrong += _misread(run, RunDir.of(lab.reference, run.path.name))
+        unread = kind == "gone" or file in ("train.log", "items.npz")  # by training, which writes new items
+        named = unread or all(f"/{path.name}: " in output for path in paths)
+        good = status == 0 and last.survived and named and not wrong
+        seen = f"{kind} of {file}: {status}: {wrong} {last.seen} {output[-1500:]}"
+        trials.append(Trial(good, lost, "" if good else seen))
         shutil.rmtree(out)
     return trials
+
+
+def _misread(run: RunDir, whole: RunDir) -> list[str]:
+    """What a reader takes for the run's steps or items, and is not."""
+    wrong = []
+    for read in (_steps, _items):
+        with contextlib.suppress(DamagedRun):
+            if read(run) not in (read(whole), None):
+                wrong.append(f"{read.__name__} are misread")
+    return wrong
+
+
+def _steps(run: RunDir) -> Any:
+    return run.read_steps(run.read_status())
+
+
+def _items(run: RunDir) -> Any:
+    found = outcomes.load(run)
+    return found and (found.epoch, {name: array.tolist() for name, array in found.arrays.items()})
 
 
 # --------------------------------------------------------------------------------------------------- memory, processes
@@ -563,7 +591,7 @@ FAULTS: dict[Callable[[Lab, int], list[Trial]], tuple[int, int]] = {
     time_limit: (2, 20),
     disk_full: (2, 20),
     read_only: (1, 10),
-    damage: (7, 70),
+    damage: (9, 90),
     out_of_memory: (1, 3),
     no_memory: (1, 5),
     no_processes: (1, 10),
