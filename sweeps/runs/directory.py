@@ -146,13 +146,16 @@ class RunDir:
             self._compare(self.metrics, covered, status)
         return rows
 
-    def read(self) -> tuple[Status | None, list[Row]]:
+    def read(self, status: Status | None = None) -> tuple[Status | None, list[Row]]:
         """Status and history, and the checksums of config.yaml and provenance.json compared.
+
+        Args:
+            status: if it was read just now.
 
         Raises:
             DamagedRun: one of the files is not as it was written.
         """
-        status = self.read_status()
+        status = status or self.read_status()
         for attempt in range(3):
             try:
                 return status, self._checked_metrics(status)
@@ -174,13 +177,16 @@ class RunDir:
         if expected is not None and (content is None or expected != digest(content)):
             raise DamagedRun(f"{path}: {'missing' if content is None else 'damaged since it was written'}")
 
-    def result(self, epochs: int) -> Result | None:
+    def result(self, epochs: int, status: Status | None = None) -> Result | None:
         """The result if no training is needed, else None.
+
+        Args:
+            status: if it was read just now.
 
         Raises:
             DamagedRun: one of the files that tell is not as it was written.
         """
-        status, rows = self.read()
+        status, rows = self.read(status)
         if status is None:
             return None
         if status.own_target:

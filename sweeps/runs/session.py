@@ -546,8 +546,9 @@ class _Stop:
 
 
 def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
-    belongs_to(program, run)
-    result = run.result(spec.epochs)
+    status = run.read_status()
+    belongs_to(program, run, status)
+    result = run.result(spec.epochs, status)
     if result is None:
         return None
     if lacking := program.lacks(spec):
@@ -560,9 +561,8 @@ def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
     return result
 
 
-def belongs_to(program: Program, run: RunDir) -> None:
+def belongs_to(program: Program, run: RunDir, status: Status | None) -> None:
     """Raise InputError if the run is another function's, which has the same name."""
-    status = run.read_status()
     if status is None or status.program is None:
         return
     theirs, ours = _place(status.program), _place(program.source)
