@@ -7,7 +7,7 @@ plain values are patched into a copy. The result is plain data: no later edit of
 import contextlib
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -74,7 +74,7 @@ class Planner:
         self._parser = OverridesParser.create(config_loader=loader)
         self._composed: dict[tuple[str, ...], Any] = {}
         # Hydra answers these in milliseconds, by parsing, reading directories and copying configurations.
-        self._parse_text = lru_cache(maxsize=None)(self._parser.parse_override)
+        self._parse = sparing(self._parser.parse_override)
         chosen = master.hydra.runtime.choices  # also of groups that a search path alone has
         self._is_group = lru_cache(maxsize=None)(lambda key: key in chosen or bool(loader.get_group_options(key)))
         self._is_key = lru_cache(maxsize=None)(self._find_key)
@@ -148,15 +148,6 @@ class Planner:
             return _plain(patched)
         return patched
 
-    def _parse(self, text: str) -> Override:
-        """As Hydra does, which parses each key's numbers, such as thousands of seeds, but once."""
-        number = _NUMBER.fullmatch(text)
-        if not number:
-            return self._parse_text(text)
-        key, value, *is_float = number.groups()
-        one = self._parse_text(f"{key}=1")
-        return replace(one, _value=float(value) if any(is_float) else int(value), input_line=text)
-
     def _say_overrides(self, config: DictConfig, overrides: Sequence[str], parsed: Sequence[Override]) -> None:
         with open_dict(config.hydra):
             config.hydra.overrides.task = list(overrides)
@@ -211,6 +202,20 @@ class Planner:
         for parent in parents:
             values = values[_place(values, parent)]
         values[_place(values, last)] = override.value()
+
+
+def sparing(parse: Callable[[str], Override]) -> Callable[[str], Override]:
+    """The same, by parsing a text once, and of a key's numbers, such as thousands of seeds, but one."""
+    parse_once = lru_cache(maxsize=None)(parse)
+
+    def parsed(text: str) -> Override:
+        number = _NUMBER.fullmatch(text)
+        if not number:
+            return parse_once(text)
+        key, value, *is_float = number.groups()
+        return replace(parse_once(f"{key}=1"), _value=float(value) if any(is_float) else int(value), input_line=text)
+
+    return parsed
 
 
 def _is_typed(node: Any) -> bool:
