@@ -124,23 +124,26 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
     shutil.rmtree(out)
     before = _open_things()
     child = subprocess.Popen(["sleep", "3600"])
-    kills, silent, seen, shared = 0, 0.0, [], set()
+    kills, silent, unreplaced, seen, shared = 0, 0.0, 0.0, [], set()
     try:
         while kills < tries and not seen:
             with ThreadPoolExecutor(1) as thread:
                 swept = thread.submit(lab.sweep_here, out)
                 last, moved = rows(out), time.monotonic()
-                strike = moved + lab.rng.uniform(0, 1)
+                strike, struck, known = moved + lab.rng.uniform(0, 1), float("inf"), set()
                 while not swept.done():
                     time.sleep(0.005)
                     now = time.monotonic()
                     if (written := rows(out)) != last:
                         silent, last, moved = max(silent, now - moved), written, now
                     alive = [process for process in psutil.Process().children() if is_worker(process)]
+                    if struck < now and not {process.pid for process in alive} <= known:
+                        unreplaced, struck = max(unreplaced, now - struck), float("inf")
                     if alive and kills < tries and now > strike:
                         shared |= _shared_memory([psutil.Process(), *alive])
                         with contextlib.suppress(psutil.NoSuchProcess):
                             lab.rng.choice(alive).kill()  # one that trains, or starts, or waits
+                        known, struck = known | {process.pid for process in alive}, min(struck, time.monotonic())
                         kills, strike = kills + 1, float("inf")
                     elif strike == float("inf") and moved == now:  # not before something was trained again
                         strike = now + lab.rng.uniform(0, 0.5)
@@ -158,7 +161,8 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
         seen.append(f"descriptors, children, threads: {before} became {after}")
     if files := [path for path in sorted(shared) if os.path.exists(path)]:
         seen.append(f"left behind: {files}")
-    print(f"  {kills} kills; at most {silent:.2f} s without an epoch of any run", flush=True)
+    said = f"at most {unreplaced:.2f} s to another worker, and {silent:.2f} s without an epoch of any run"
+    print(f"  {kills} kills; {said}", flush=True)
     return [Trial(not seen, 0, "; ".join(seen)[:1500])] * kills
 
 
