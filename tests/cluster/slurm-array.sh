@@ -10,8 +10,8 @@ python -m mlp.train --multirun seed=0,1 epochs=2 hydra.launcher.workers=2 out="$
 read -r EPOCHS minutes < <(python - "$work/measured" "${EPOCHS:-0}" <<'PYTHON'
 import math, sys, sweeps
 rows = sweeps.load(sys.argv[1]).epochs
-epoch = (rows["seconds"] + rows["eval_seconds"]).max()
-epochs = int(sys.argv[2]) or min(24, max(4, math.ceil(2 * 180 / (24 * epoch))))
+epoch = (rows["seconds"] + rows["eval_seconds"]).median()
+epochs = int(sys.argv[2]) or min(24, max(4, math.ceil(2 * 240 / (24 * epoch))))
 print(epochs, 10 + math.ceil(4 * 24 * epochs * epoch / 60))
 PYTHON
 )
