@@ -6,6 +6,7 @@ plain values are patched into a copy. The result is plain data: no later edit of
 
 import contextlib
 import copy
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -132,16 +133,14 @@ class Planner:
     def _composed_with(self, overrides: tuple[str, ...]) -> Any:
         """What Hydra would compose: a nested mapping, or, for an application, its whole configuration."""
         parsed = [self._parse(text) for text in overrides]
-        composing = tuple(
-            text for text, override in zip(overrides, parsed, strict=True) if not self._is_plain(override)
-        )
+        plain = [self._is_plain(override) for override in parsed]
+        composing = tuple(text for text, is_plain in zip(overrides, plain, strict=True) if not is_plain)
         base = self._composed.get(composing)
         if base is None:
             base = self._composed[composing] = self._compose(composing)
         patched = copy.deepcopy(base) if isinstance(base, DictConfig) else _copied(base)
-        for override in parsed:
-            if self._is_plain(override):
-                self._patch(patched, override)
+        for override in itertools.compress(parsed, plain):
+            self._patch(patched, override)
         if self._is_application:
             self._say_overrides(patched, overrides, parsed)
         elif isinstance(patched, DictConfig):

@@ -44,22 +44,33 @@ _LARGEST_STATUS = 2**20  # bytes
 _LOST = "lost"  # instead of the checksum of a table that does not come back
 
 
+class _File:
+    """The path of a run's file; most who make a RunDir ask for few."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunDir", _: object = None) -> Path:
+        return run.path / self._name
+
+
 class RunDir:
     """The files of one run."""
 
+    config = _File("config.yaml")
+    metrics = _File("metrics.csv")
+    steps = _File("steps.csv")
+    items = _File("items.npz")
+    status = _File("status.json")
+    provenance = _File("provenance.json")
+    checkpoint = _File("checkpoint.npz")
+    checkpoint_before = _File("checkpoint-previous.npz")
+    pruned = _File("checkpoint.pruned")
+    log = _File("train.log")
+    _lock = _File(".lock")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
-        self.metrics = path / "metrics.csv"
-        self.steps = path / "steps.csv"
-        self.items = path / "items.npz"
-        self.status = path / "status.json"
-        self.provenance = path / "provenance.json"
-        self.checkpoint = path / "checkpoint.npz"
-        self.checkpoint_before = path / "checkpoint-previous.npz"
-        self.pruned = path / "checkpoint.pruned"
-        self.log = path / "train.log"
-        self._lock = path / ".lock"
         self._checksums: dict[str, str] = {}  # of what was written here
         self._table: Any = None  # hashlib's, of metrics.csv as it grows
         self._steps: Any = None  # likewise of steps.csv, but for
