@@ -1,7 +1,8 @@
 """Faults, each of them real: docs/reliability.md says what is promised of each, and this finds out whether it is so.
 
-After each fault the same command is run again, and metrics and parameters are compared bit for bit with a run that
-nothing disturbed. "Lost" are epochs that were complete and had to be trained again; the one in flight is not counted.
+After each fault the same command is run again, and metrics, steps, items and parameters are compared bit for bit with a
+run that nothing disturbed. "Lost" are epochs that were complete and had to be trained again; the one in flight is not
+counted.
 
 What needs root (mounts, control groups, namespaces) is skipped, visibly, for others. Works in a temporary directory.
 """
@@ -42,7 +43,9 @@ from lab import (
 )
 from machine import machine
 
+from sweeps.runs import outcomes
 from sweeps.runs.directory import RunDir, run_dirs
+from sweeps.runs.errors import DamagedRun
 
 # -------------------------------------------------------------------------------------------------------------- killing
 
@@ -121,23 +124,26 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
     shutil.rmtree(out)
     before = _open_things()
     child = subprocess.Popen(["sleep", "3600"])
-    kills, silent, seen, shared = 0, 0.0, [], set()
+    kills, silent, unreplaced, seen, shared = 0, 0.0, 0.0, [], set()
     try:
         while kills < tries and not seen:
             with ThreadPoolExecutor(1) as thread:
                 swept = thread.submit(lab.sweep_here, out)
                 last, moved = rows(out), time.monotonic()
-                strike = moved + lab.rng.uniform(0, 1)
+                strike, struck, known = moved + lab.rng.uniform(0, 1), float("inf"), set()
                 while not swept.done():
                     time.sleep(0.005)
                     now = time.monotonic()
                     if (written := rows(out)) != last:
                         silent, last, moved = max(silent, now - moved), written, now
                     alive = [process for process in psutil.Process().children() if is_worker(process)]
+                    if struck < now and not {process.pid for process in alive} <= known:
+                        unreplaced, struck = max(unreplaced, now - struck), float("inf")
                     if alive and kills < tries and now > strike:
                         shared |= _shared_memory([psutil.Process(), *alive])
                         with contextlib.suppress(psutil.NoSuchProcess):
                             lab.rng.choice(alive).kill()  # one that trains, or starts, or waits
+                        known, struck = known | {process.pid for process in alive}, min(struck, time.monotonic())
                         kills, strike = kills + 1, float("inf")
                     elif strike == float("inf") and moved == now:  # not before something was trained again
                         strike = now + lab.rng.uniform(0, 0.5)
@@ -155,7 +161,8 @@ def workers(lab: Lab, tries: int) -> list[Trial]:
         seen.append(f"descriptors, children, threads: {before} became {after}")
     if files := [path for path in sorted(shared) if os.path.exists(path)]:
         seen.append(f"left behind: {files}")
-    print(f"  {kills} kills; at most {silent:.2f} s without an epoch of any run", flush=True)
+    said = f"at most {unreplaced:.2f} s to another worker, and {silent:.2f} s without an epoch of any run"
+    print(f"  {kills} kills; {said}", flush=True)
     return [Trial(not seen, 0, "; ".join(seen)[:1500])] * kills
 
 
@@ -262,6 +269,8 @@ FILES = (
     "metrics.csv",
     "status.json",
     "provenance.json",
+    "steps.csv",
+    "items.npz",
     "checkpoint.npz",
     "both checkpoints",
     "train.log",
@@ -292,15 +301,38 @@ def damage(lab: Lab, tries: int) -> list[Trial]:
             path.write_bytes(bytes(len(original)) if kind == "zeros" else changed)
             if kind == "gone":
                 path.unlink()
+        wrong = _misread(run, model)
         status, output = lab.end(lab.start(out, "seed=0"))
         sessions = json.loads(run.provenance.read_bytes())["sessions"]
         lost = before - sessions[-1]["from_epoch"]
-        last = lab.again(out, "seed=0")
-        named = kind == "gone" or file == "train.log" or all(f"/{path.name}: " in output for path in paths)
-        good = status == 0 and last.survived and named
-        trials.append(Trial(good, lost, "" if good else f"{kind} of {file}: {status}: {last.seen} {output[-1500:]}"))
+        last = lab.again(out, "seed=0", but=[file] if file == "steps.csv" else [])  # which no checkpoint has
+        wrong += _misread(run, RunDir.of(lab.reference, run.path.name))
+        unread = kind == "gone" or file in ("train.log", "items.npz")  # by training, which writes new items
+        named = unread or all(f"/{path.name}: " in output for path in paths)
+        good = status == 0 and last.survived and named and not wrong
+        seen = f"{kind} of {file}: {status}: {wrong} {last.seen} {output[-1500:]}"
+        trials.append(Trial(good, lost, "" if good else seen))
         shutil.rmtree(out)
     return trials
+
+
+def _misread(run: RunDir, whole: RunDir) -> list[str]:
+    """What a reader takes for the run's steps or items, and is not."""
+    wrong = []
+    for read in (_steps, _items):
+        with contextlib.suppress(DamagedRun):
+            if read(run) not in (read(whole), None):
+                wrong.append(f"{read.__name__} are misread")
+    return wrong
+
+
+def _steps(run: RunDir) -> Any:
+    return run.read_steps(run.read_status())
+
+
+def _items(run: RunDir) -> Any:
+    found = outcomes.load(run)
+    return found and (found.epoch, {name: array.tolist() for name, array in found.arrays.items()})
 
 
 # --------------------------------------------------------------------------------------------------- memory, processes
@@ -563,7 +595,7 @@ FAULTS: dict[Callable[[Lab, int], list[Trial]], tuple[int, int]] = {
     time_limit: (2, 20),
     disk_full: (2, 20),
     read_only: (1, 10),
-    damage: (7, 70),
+    damage: (9, 90),
     out_of_memory: (1, 3),
     no_memory: (1, 5),
     no_processes: (1, 10),

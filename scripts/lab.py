@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Lab:
         np.savez(folder / "clouds.npz", **arrays)  # type: ignore[arg-type]
         self.reference = folder / "reference"
         assert self.end(self.start(self.reference, SWEEP))[0] == 0
+        assert all(run.steps.exists() and run.items.exists() for run in run_dirs(self.reference))
 
     def fresh(self) -> Path:
         """A results tree that is not there yet."""
@@ -108,11 +109,11 @@ class Lab:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(self.rng.uniform(0, 0.4))
 
-    def again(self, out: Path, *words: str) -> Trial:
-        """The same command once more, undisturbed, and what it comes to."""
+    def again(self, out: Path, *words: str, but: Collection[str] = ()) -> Trial:
+        """The same command once more, undisturbed, and what it comes to; ``but`` are files that did not survive."""
         lost = sum(epochs_lost(run) for run in run_dirs(out))
         status, output = self.end(self.start(out, *words))
-        wrong = differences(out, self.reference)
+        wrong = differences(out, self.reference, but)
         if status or wrong or "Traceback" in output:
             return Trial(False, lost, f"status {status}; {'; '.join(wrong[:3])}; {output[-1500:]}")
         return Trial(True, lost)
@@ -139,7 +140,7 @@ def resumes_at(run: RunDir) -> int:
     return 0
 
 
-def differences(out: Path, reference: Path) -> list[str]:
+def differences(out: Path, reference: Path, but: Collection[str] = ()) -> list[str]:
     """What is not as in the undisturbed tree, but for the clocks; runs that were not asked for do not count."""
     wrong = []
     for run in run_dirs(out):
@@ -147,22 +148,26 @@ def differences(out: Path, reference: Path) -> list[str]:
         try:
             status = run.read()[0]
             state = status.state if status else "none"
-            same = state == "finished" and content(run) == content(other)
-            wrong += [] if same else [f"{run.path.name} ({state}) differs"]
+            ours, theirs = content(run), content(other)
+            names = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))
+            differ = ", ".join(name for name in names if name not in but)
+            if differ or state != "finished":
+                wrong.append(f"{run.path.name} ({state}): {differ or 'nothing'} differs")
         except (DamagedRun, OSError, ValueError) as error:
             wrong.append(f"{run.path.name}: {error}")
     return wrong or ([] if any(run_dirs(out)) else ["no run at all"])
 
 
 def content(run: RunDir) -> dict[str, Any]:
+    """All that training came to, by file, and an array of the checkpoint by its name."""
     table = [[(name, value) for name, value in row.items() if name not in CLOCK] for row in run.read_metrics()]
     with np.load(run.checkpoint) as file:
         arrays = {name: file[name] for name in file.files}
     clock = [list(arrays["columns"]).index(name) for name in CLOCK]
     arrays["history"] = np.delete(arrays["history"], clock, axis=1)
-    return {"metrics.csv": repr(table)} | {
-        name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()
-    }
+    found: dict[str, Any] = {"metrics.csv": repr(table)}
+    found |= {path.name: path.read_bytes() for path in (run.steps, run.items) if path.exists()}
+    return found | {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
 def kill_all(process: "subprocess.Popen[Any]") -> None:

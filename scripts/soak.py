@@ -64,6 +64,8 @@ def reside(folder: Path) -> None:
             mlp.program, {"seed": seeds}, *words, "hydra.launcher.retries=50", out=out, epochs=60, workers=2, quiet=True
         )
         wrong = "" if list(found.runs["epoch"]) == [60] * 6 else str(found.runs[["run", "state", "epoch"]])
+        sizes = found.steps().groupby(["run", "epoch"]).size(), found.items("test_correct").shape
+        wrong += "" if list(sizes[0]) == [2] * 6 * 60 and sizes[1] == (6, 200) else f"steps and items: {sizes}"
         if number % 10 == 0:
             with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
                 for words in (("collect",), ("report",), ("curves", "--by", "seed")):

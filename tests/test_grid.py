@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.launch.grid import Grids, value_of
+from sweeps.launch.plan import sparing
 from sweeps.runs import conditions as where
 from sweeps.runs.errors import InputError
 
@@ -135,3 +136,25 @@ def test_conditions(condition, expected):
 def test_a_condition_can_do_nothing_but_compare(condition):
     with pytest.raises(InputError, match="where="):
         where.holds(condition, POINT)
+
+
+NUMBERS = ["0", "17", "-3", "-0", "0.5", "-0.25", "1e5", "1e-05", "2.5e3", "2.5E3", "1234567890123456789", "1_000"]
+OTHERS = ["01", "+1", "1.", ".5", "1e400", "1e-400", "inf", "null", "x", "'1'", "[1]", "${a}"]
+
+
+@pytest.mark.parametrize("value", NUMBERS + OTHERS)
+def test_a_point_is_read_as_hydra_reads_it(value):
+    parser = OverridesParser.create()
+    parse = sparing(parser.parse_override)
+    for key in ("lr", "+lr", "model.hidden.0", "a-b", "a@b"):
+        text = f"{key}={value}"
+        expected = parser.parse_override(text)
+        read = parse(text)
+        assert (repr(read), type(read.value())) == (repr(expected), type(expected.value()))
+
+
+def test_of_a_thousand_seeds_one_is_parsed():
+    asked = []
+    parse = sparing(lambda text: asked.append(text) or OverridesParser.create().parse_override(text))
+    assert [parse(f"seed={seed}").value() for seed in range(1000)] == list(range(1000))
+    assert len(asked) == 1

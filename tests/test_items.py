@@ -2,12 +2,14 @@
 
 import io
 import os
+import random
 import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
+from test_damage import flip
 
 import sweeps
 from mlp.composition import compose
@@ -16,7 +18,7 @@ from mlp.model import load
 from mlp.training import train
 from sweeps.runs import outcomes
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import DamagedRun, InputError
 
 
 @pytest.mark.parametrize("words", [("threads=1",), ("threads=2",), ("threads=1", "data.holdout=5000")])
@@ -192,3 +194,20 @@ def test_a_damaged_file_is_named_and_the_others_are_read(fit, tmp_path, content,
     damaged.items.unlink()
     os.mkfifo(damaged.items)
     assert list(sweeps.load(tmp_path / "out").items("a").index) == [whole.path.name]
+
+
+def test_no_flipped_bit_makes_a_wrong_item(fit):
+    run = fit(correct=[[True, False]], answer=[[3, 4, 5]])
+    content, rng, told = run.items.read_bytes(), random.Random(0), 0
+    for place in range(len(content)):
+        flip(run.items, place, rng.randrange(8))
+        try:
+            found = outcomes.load(run)
+        except DamagedRun:
+            told += 1
+        else:  # a time of the archive's that means nothing, say
+            assert found.epoch == 1
+            items = {name: array.tolist() for name, array in found.arrays.items()}
+            assert items == {"correct": [True, False], "answer": [3, 4, 5]}
+        run.items.write_bytes(content)
+    assert told > len(content) // 2

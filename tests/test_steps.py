@@ -1,6 +1,7 @@
 """Means over 50 batches at step level: recorded by the real command line, killed and resumed, and read as a table."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,11 +10,14 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from test_damage import flip
+from test_session import arrays, measured
 
 import sweeps
 from mlp.composition import compose
 from mlp.training import train
 from sweeps.runs.directory import RunDir, run_dirs
+from sweeps.runs.errors import DamagedRun
 
 WINDOWS = ["window_train_loss", "window_train_acc"]
 
@@ -127,6 +131,59 @@ def test_a_damaged_table_is_named_and_the_others_are_read(small, tmp_path, rows,
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert f"{damaged.path.name}/steps.csv: " in record.message
     assert record.message.isprintable()
+
+
+def test_no_flipped_bit_makes_a_wrong_step(small, tmp_path, caplog):
+    run = RunDir(train(compose(*small)).path)
+    content, rng = run.steps.read_bytes(), random.Random(0)
+    lines = content.splitlines(keepends=True)
+    for kept in (lines[:-1], lines[:1], []):  # cut between lines is damage, too
+        run.steps.write_bytes(b"".join(kept))
+        with pytest.raises(DamagedRun, match=r"steps\.csv: "):
+            run.read_steps(run.read_status())
+    for _ in range(300):
+        run.steps.write_bytes(content)
+        flip(run.steps, rng.randrange(len(content)), rng.randrange(8))
+        with pytest.raises(DamagedRun, match=r"steps\.csv: "):
+            run.read_steps(run.read_status())
+    assert sweeps.load(tmp_path / "out").steps().empty
+    assert caplog.messages[-1].startswith(f"{run.steps}: ")
+    run.steps.write_bytes(content)
+    assert len(sweeps.load(tmp_path / "out").steps()) == 4
+
+
+@pytest.mark.parametrize("damage", ["flip", "gone"])
+@pytest.mark.parametrize("last", ["finished", "killed"])
+def test_what_is_left_of_damaged_steps_does_not_pass_for_all(small, tmp_path, caplog, damage, last):
+    out, words = tmp_path / "out", [*small, "epochs=6"]
+    straight = RunDir(train(compose(*words, f"out={tmp_path / 'straight'}")).path)
+    if last == "finished":
+        train(compose(*small, "epochs=3"))
+    else:
+        killed = "on_epoch=lambda row: row.epoch == 3 and os._exit(9)"
+        code = f"import os; from mlp import compose, train; train(compose(*{words}), {killed})"
+        assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path).returncode == 9
+    run = run_of(out)
+    if damage == "gone":
+        run.steps.unlink()
+    else:
+        flip(run.steps, len(run.steps.read_bytes()) // 2)
+    for epochs in (5, 6):  # also by the session after the next
+        train(compose(*words, f"epochs={epochs}"))
+        (named,) = (message for message in caplog.messages if message.startswith(f"{run.steps}: "))
+        assert "only training it from scratch brings back" in named
+        assert named in run.log.read_text()
+        caplog.clear()
+        assert sweeps.load(out).steps().empty
+        assert caplog.messages[-1].startswith(f"{run.steps}: ")
+        caplog.clear()
+    assert (measured(run.path), arrays(run.path)) == (measured(straight.path), arrays(straight.path))
+    for path in (run.checkpoint, run.checkpoint_before):  # without which it is trained from scratch
+        path.unlink()
+    run.metrics.unlink()
+    train(compose(*words))
+    assert run.steps.read_bytes() == straight.steps.read_bytes()
+    assert len(sweeps.load(out).steps()) == 6
 
 
 def test_a_table_of_no_runs_has_the_kinds_of_others(small, tmp_path):

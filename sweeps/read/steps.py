@@ -42,7 +42,7 @@ _WHOLE = {"epoch": "int64", "step": "int64"}
 
 
 def _table(run: RunDir, last: int) -> pd.DataFrame:
-    rows = [row for row in run.read_steps() if row[0] <= last]
+    rows = [row for row in run.read_steps(run.read_status()) if row[0] <= last]
     places = list(dict.fromkeys(row[:2] for row in rows))
     columns: dict[str, dict[tuple[int, int], float]] = {}
     for epoch, step, name, value in rows:

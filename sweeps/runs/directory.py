@@ -17,7 +17,7 @@
 
 Every file is written whole or not at all; metrics.csv grows by whole rows. Readers take no lock.
 
-Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv and
+Damage at rest is found by SHA-256: status.json carries its own and those of config.yaml, metrics.csv, steps.csv and
 provenance.json, a checkpoint its own. Nothing in a run directory is trusted: see :mod:`sweeps.runs.files`.
 """
 
@@ -41,26 +41,40 @@ from sweeps.runs.metrics import Row
 from sweeps.runs.status import Result, State, Status
 
 _LARGEST_STATUS = 2**20  # bytes
+_LOST = "lost"  # instead of the checksum of a table that does not come back
+
+
+class _File:
+    """The path of a run's file; most who make a RunDir ask for few."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: "RunDir", _: object = None) -> Path:
+        return run.path / self._name
 
 
 class RunDir:
     """The files of one run."""
 
+    config = _File("config.yaml")
+    metrics = _File("metrics.csv")
+    steps = _File("steps.csv")
+    items = _File("items.npz")
+    status = _File("status.json")
+    provenance = _File("provenance.json")
+    checkpoint = _File("checkpoint.npz")
+    checkpoint_before = _File("checkpoint-previous.npz")
+    pruned = _File("checkpoint.pruned")
+    log = _File("train.log")
+    _lock = _File(".lock")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
-        self.metrics = path / "metrics.csv"
-        self.steps = path / "steps.csv"
-        self.items = path / "items.npz"
-        self.status = path / "status.json"
-        self.provenance = path / "provenance.json"
-        self.checkpoint = path / "checkpoint.npz"
-        self.checkpoint_before = path / "checkpoint-previous.npz"
-        self.pruned = path / "checkpoint.pruned"
-        self.log = path / "train.log"
-        self._lock = path / ".lock"
         self._checksums: dict[str, str] = {}  # of what was written here
         self._table: Any = None  # hashlib's, of metrics.csv as it grows
+        self._steps: Any = None  # likewise of steps.csv, but for
+        self._new_steps = (0, b"")  # an epoch's, until a status counts that
 
     @classmethod
     def of(cls, out: Path, run_id: str) -> "RunDir":
@@ -143,13 +157,16 @@ class RunDir:
             self._compare(self.metrics, covered, status)
         return rows
 
-    def read(self) -> tuple[Status | None, list[Row]]:
+    def read(self, status: Status | None = None) -> tuple[Status | None, list[Row]]:
         """Status and history, and the checksums of config.yaml and provenance.json compared.
+
+        Args:
+            status: if it was read just now.
 
         Raises:
             DamagedRun: one of the files is not as it was written.
         """
-        status = self.read_status()
+        status = status or self.read_status()
         for attempt in range(3):
             try:
                 return status, self._checked_metrics(status)
@@ -171,13 +188,16 @@ class RunDir:
         if expected is not None and (content is None or expected != digest(content)):
             raise DamagedRun(f"{path}: {'missing' if content is None else 'damaged since it was written'}")
 
-    def result(self, epochs: int) -> Result | None:
+    def result(self, epochs: int, status: Status | None = None) -> Result | None:
         """The result if no training is needed, else None.
+
+        Args:
+            status: if it was read just now.
 
         Raises:
             DamagedRun: one of the files that tell is not as it was written.
         """
-        status, rows = self.read()
+        status, rows = self.read(status)
         if status is None:
             return None
         if status.own_target:
@@ -213,6 +233,12 @@ class RunDir:
         values = asdict(status) | {"checksums": dict(self._checksums)}
         if self._table is not None:
             values["checksums"][self.metrics.name] = self._table.hexdigest()
+        if self._steps is not None:
+            epoch, rows = self._new_steps
+            if epoch <= status.epoch:
+                self._steps.update(rows)
+                self._new_steps = (0, b"")
+            values["checksums"][self.steps.name] = self._steps.hexdigest()
         content = json.dumps(values | {"sha256": _seal(values)}, indent=2).encode() + b"\n"
         write_atomic(self.status, content, durable=status.state != State.RUNNING)
 
@@ -236,29 +262,46 @@ class RunDir:
         if self._table is not None:
             self._table.update(content)
 
-    def read_steps(self) -> list[tuple[int, int, str, float]]:
+    def read_steps(self, status: Status | None = None) -> list[tuple[int, int, str, float]]:
         """The complete rows of steps.csv: epoch, step (both from 1), metric, value.
 
+        Args:
+            status: what its checksum covers is compared with it.
+
         Raises:
-            DamagedRun: it is not such a table.
+            DamagedRun: it is not such a table, or not as it was written.
         """
         try:
-            content = (read_if_there(self.steps) or b"").decode()
-            lines = content[: content.rfind("\n") + 1].splitlines()[1:]
-            cells = (line.split(",") for line in lines)
-            return [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in cells]
+            content = read_if_there(self.steps)
+            whole = content and content[: content.rfind(b"\n") + 1]
+            cells = (line.split(",") for line in (whole or b"").decode().splitlines()[1:])
+            rows = [(int(epoch), int(step), name, float(value)) for epoch, step, name, value in cells]
         except (OSError, ValueError) as error:
             raise DamagedRun(f"{self.steps}: not a table of steps ({error})") from None
+        if status is not None:
+            count = 1 + sum(epoch <= status.epoch for epoch, *_ in rows)
+            covered = whole and b"".join(whole.splitlines(keepends=True)[:count])
+            self._compare(self.steps, covered, status)
+        return rows
 
     def write_steps(self, rows: Sequence[tuple[int, int, str, float]]) -> None:
         """Replace the whole table."""
-        write_atomic(self.steps, metrics.to_csv([("epoch", "step", "metric", "value"), *rows]), durable=False)
+        content = metrics.to_csv([("epoch", "step", "metric", "value"), *rows])
+        write_atomic(self.steps, content, durable=False)
+        self._checksums.pop(self.steps.name, None)
+        self._steps = hashlib.sha256(content)
 
     def append_steps(self, rows: Sequence[tuple[int, int, str, float]]) -> None:
         """Add an epoch's rows, on disk when this returns."""
         if not self.steps.exists():
             self.write_steps([])
-        append(self.steps, metrics.to_csv(rows))
+        content = metrics.to_csv(rows)
+        append(self.steps, content)
+        self._new_steps = (rows[0][0], content)
+
+    def give_up_steps(self) -> None:
+        """The next status says that steps.csv is damaged, so that no reader takes a part of them for all."""
+        self._checksums[self.steps.name] = _LOST
 
     def add_provenance(self, session: dict[str, Any]) -> None:
         """Append a session to provenance.json; an unreadable file is set aside, and a new one started."""

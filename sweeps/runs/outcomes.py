@@ -85,6 +85,8 @@ def load(run: RunDir) -> Outcomes | None:
     """
     try:
         with opened(run.items, LARGEST) as file, opened_npz(file, LARGEST) as archive:
+            if any(member.comment or member.extra for member in archive.infolist()):  # in which others might vanish
+                raise ValueError("a member with a comment")
             arrays = {}
             for member in archive.namelist():
                 kind, _, name = member.removesuffix(".npy").partition("/")

@@ -131,6 +131,7 @@ class Run:
         self._logged: list[dict[str, float]] = []  # in this epoch
         self._logged_steps: list[dict[str, float]] = []  # likewise
         self._logged_items: dict[str, outcomes.Array] = {}  # likewise
+        self._keeps_steps = True
         self._in_epoch: int | None = None
         self._clock = time.perf_counter()
         self._facts: dict[str, Any] = {}
@@ -278,6 +279,7 @@ class Run:
     def _begin(self) -> None:
         """Go on from the checkpoint, with metrics.csv cut back to it; without one, start from scratch."""
         run = self._dir
+        steps = self._steps_so_far()  # by the status, which now is replaced
         if run.status.exists():  # it must not vouch for files that are about to be replaced
             self._write_status(State.RUNNING)
         self._history = checkpoint.restore(run, self._keep_tree)
@@ -285,14 +287,22 @@ class Run:
         run.clear_temporaries()
         run.write_config(self._spec.identity)
         run.write_metrics(self._history, self._names)
-        if run.steps.exists():
-            try:
-                steps = run.read_steps()
-            except DamagedRun as damage:
-                log.warning("%s; starting it again", damage)
-                steps = []
-            run.write_steps([row for row in steps if row[0] <= len(self._history)])
+        self._keeps_steps = steps is not None or not self._history
+        if self._keeps_steps and (run.steps.exists() or steps is None):
+            run.write_steps([row for row in steps or () if row[0] <= len(self._history)])
         self._write_status(State.RUNNING)
+
+    def _steps_so_far(self) -> list[tuple[int, int, str, float]] | None:
+        """None if they are damaged: then those of the epochs that are left would pass for all."""
+        status = None
+        with contextlib.suppress(DamagedRun):  # which has been told
+            status = self._dir.read_status()
+        try:
+            return self._dir.read_steps(status)
+        except DamagedRun as damage:
+            log.warning("%s; without its steps, which only training it from scratch brings back", damage)
+            self._dir.give_up_steps()
+            return None
 
     def _keep_tree(self, tree: Any) -> None:
         self._tree = tree
@@ -329,7 +339,7 @@ class Run:
             self._in_epoch = None
             steps = self._steps(number)
             self._logged, self._logged_steps = [], []
-            if steps:
+            if steps and self._keeps_steps:
                 self._dir.append_steps(steps)
             if set(row) <= set(self._names):
                 self._dir.append_metrics(row, self._names)
@@ -536,8 +546,9 @@ class _Stop:
 
 
 def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
-    belongs_to(program, run)
-    result = run.result(spec.epochs)
+    status = run.read_status()
+    belongs_to(program, run, status)
+    result = run.result(spec.epochs, status)
     if result is None:
         return None
     if lacking := program.lacks(spec):
@@ -550,9 +561,8 @@ def _finished(program: Program, run: RunDir, spec: RunSpec) -> Result | None:
     return result
 
 
-def belongs_to(program: Program, run: RunDir) -> None:
+def belongs_to(program: Program, run: RunDir, status: Status | None) -> None:
     """Raise InputError if the run is another function's, which has the same name."""
-    status = run.read_status()
     if status is None or status.program is None:
         return
     theirs, ours = _place(status.program), _place(program.source)

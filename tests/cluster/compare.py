@@ -19,12 +19,13 @@ _CLOCK = [Epoch._fields.index(name) for name in ("seconds", "eval_seconds")]
 
 
 def content(run: RunDir) -> dict[str, object]:
-    """Everything that two runs of one identity must share: metrics.csv, parameters, optimizer state."""
+    """Everything that two runs of one identity must share: metrics, steps, items, parameters, optimizer state."""
     rows = [[text for i, text in enumerate(line.split(",")) if i not in _CLOCK] for line in run.metrics.open()]
     with np.load(run.checkpoint) as file:
         arrays = {name: file[name] for name in file.files}
     arrays["history"] = np.delete(arrays["history"], _CLOCK, axis=1)
-    return {"metrics": rows} | {name: (array.dtype.str, array.tobytes()) for name, array in arrays.items()}
+    files = {path.name: path.read_bytes() for path in (run.steps, run.items)}
+    return {"metrics": rows} | files | {name: (array.dtype.str, array.tobytes()) for name, array in arrays.items()}
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -1,8 +1,21 @@
 #!/usr/bin/env bash
 # A real Slurm of one node: a sweep of 24 runs is planned and left to an array of 4 tasks, of which two fit at once. The
 # shell that submitted it is killed; then one task is killed, and another comes to its time limit.
-EPOCHS=${EPOCHS:-24} # so that two tasks are still at work when the limit has come
 . "$(dirname "$0")/common.sh"
+
+say "an epoch on this machine as it is now, by two runs at once"
+python -m mlp.train --multirun seed=0,1 epochs=2 hydra.launcher.workers=2 out="$work/measured" | tail -n 1
+# Enough epochs for two tasks to be still at work when a limit of a minute has come; and for the others a limit of four
+# times what one task alone would take for all runs.
+read -r EPOCHS minutes < <(python - "$work/measured" "${EPOCHS:-0}" <<'PYTHON'
+import math, sys, sweeps
+rows = sweeps.load(sys.argv[1]).epochs
+epoch = (rows["seconds"] + rows["eval_seconds"]).median()
+epochs = int(sys.argv[2]) or min(24, max(4, math.ceil(2 * 240 / (24 * epoch))))
+print(epochs, 10 + math.ceil(4 * 24 * epochs * epoch / 60))
+PYTHON
+)
+echo "$EPOCHS epochs a run, at most $minutes minutes a task"
 . "$here/slurm-daemons.sh"
 words=(lr=0.1,0.05,0.02,0.01 seed=0,1,2,3,4,5 "epochs=$EPOCHS" hydra.sweeper.name=left)
 watch() { python -m sweeps watch --once --sweep left --out "$work/array"; }
@@ -13,7 +26,7 @@ say "submit 24 runs as an array of 4, in a shell that is killed"
 : >submit.log
 setsid bash -c 'cd "$1" && python -m mlp.train --multirun "${@:2}" && exec sleep 600' submit "$work" "${words[@]}" \
     out="$work/array" hydra/launcher=slurm hydra.launcher.array=4 hydra.launcher.partition=short \
-    hydra.launcher.time=00:50:00 >submit.log 2>&1 &
+    "hydra.launcher.time='$minutes'" >submit.log 2>&1 &
 shell=$!
 until grep -q "^end it:" submit.log; do
     kill -0 $shell || { cat submit.log; exit 1; }

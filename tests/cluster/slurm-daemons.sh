@@ -29,7 +29,7 @@ ReturnToService=2
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
 NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=4000 State=UNKNOWN
-PartitionName=short Nodes=ALL Default=YES MaxTime=60 State=UP
+PartitionName=short Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 
 munged --foreground --force --key-file=munge/key --socket="$work/munge/socket" --pid-file=munge/pid \
