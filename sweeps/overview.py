@@ -52,12 +52,12 @@ _MORE = "Further commands"
 
 
 def example(command: str) -> str | None:
-    """How a command may be called; None for one of somebody's own."""
+    """An example of a command; None for another package's."""
     return next((examples[command] for examples in GROUPS.values() if command in examples), None)
 
 
 def text(summaries: Mapping[str, str]) -> str:
-    """The commands there are, a line for each, in their groups; those that no group names come last."""
+    """The commands, a line for each, in their groups; those without a group come last."""
     grouped = {title: [name for name in examples if name in summaries] for title, examples in GROUPS.items()}
     known = {name for names in grouped.values() for name in names}
     grouped[_MORE] = [name for name in summaries if name not in known]

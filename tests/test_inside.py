@@ -85,7 +85,7 @@ def test_gradients_says_what_is_missing(trained, squares, capsys):
         "1 of the runs chosen have no stats" in text.get_text() for text in diagnostics.gradients(load(trained)).texts
     )
     assert main(["gradients", "activ=tanh", "--out", str(trained)]) == 2
-    assert "training with stats=true" in capsys.readouterr().err
+    assert "train with stats=true" in capsys.readouterr().err
     for seed in range(4):
         train(compose(*squares, f"lr=0.0{seed + 2}", "stats=true"))
     assert main(["gradients", "--out", str(trained)]) == 2

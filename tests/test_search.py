@@ -284,7 +284,7 @@ def test_halving_trains_as_much_as_it_says_and_the_readers_read_it(search, comma
     assert set(trained(tmp_path / "out").values()) == {1, 2}
     other = search(*HALVING, "epochs=9", "hydra.sweeper.name=mine", "lr=0.1,0.2")
     assert other.returncode == 2
-    assert "is another search's, which differs in first, space" in other.stderr
+    assert "belongs to another search, which differs in first, space" in other.stderr
 
 
 def test_a_search_ends_with_the_command_that_trains_its_best_run_further(search, command, tmp_path):

@@ -313,7 +313,7 @@ def test_what_needs_its_results_at_once_cannot_be_left(sweep):
     assert "use hydra/sweeper=grid" in done.stderr
     done = sweep("hydra/sweeper=halving", "lr=0.1,0.01", "hydra.sweeper.min_epochs=1", "data.holdout=100", DETACH)
     assert done.returncode == 2
-    assert "cannot leave a search" in done.stderr
+    assert "cannot detach a search" in done.stderr
 
 
 def test_watch_and_ls_say_who_works_on_what(sweep, command, working, out):

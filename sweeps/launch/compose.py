@@ -45,7 +45,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 
 def refuse_unnamed_choices(overrides: Sequence[str], config_dir: Path) -> None:
-    """To Hydra ``activ=true`` is no name, and its own error tells neither field nor value.
+    """Hydra does not read ``activ=true`` as a name, and its error has neither field nor value.
 
     Raises:
         InputError: a group's choice would be read as null, true, false or a number.
@@ -58,13 +58,13 @@ def refuse_unnamed_choices(overrides: Sequence[str], config_dir: Path) -> None:
 
 
 def refuse_directories(overrides: Sequence[str], out: str) -> None:
-    """A run's directory is named by what decides it, so that the same configuration finds it again.
+    """A run's directory is named by its settings, so that the same configuration finds it again.
 
     Args:
         out: the key that moves the results tree.
 
     Raises:
-        InputError: another directory is asked for.
+        InputError: another directory is requested.
     """
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
@@ -74,11 +74,11 @@ def refuse_directories(overrides: Sequence[str], out: str) -> None:
 
 @contextlib.contextmanager
 def composing() -> Iterator[None]:
-    """Hydra composes here: what it and the YAML reader let through as it comes is an InputError.
+    """A context for composing, in which unreadable YAML and unusable overrides are an InputError.
 
     Raises:
         InputError: names the file and the line, or the override.
-        HydraException, OmegaConfBaseException: the others, which have words for the user already.
+        HydraException, OmegaConfBaseException: others, whose messages are clear already.
     """
     try:
         yield
@@ -89,7 +89,7 @@ def composing() -> Iterator[None]:
 
 
 def unreadable(error: Exception) -> InputError | None:
-    """What an exception says of the configuration, if it came while Hydra composed one, and has no words of its own."""
+    """An error about the configuration, if an exception without a clear message came while Hydra composed."""
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return None
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
@@ -101,7 +101,7 @@ def unreadable(error: Exception) -> InputError | None:
     if isinstance(error, OSError):
         return InputError("config", error.filename, error.strerror or "") if error.filename else None
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    for frame in reversed(frames):  # the exception itself does not name what it is about
+    for frame in reversed(frames):  # the exception does not name its file
         about = frame.f_locals.get("override")
         if isinstance(about, Override):
             return InputError(about.key_or_group, about.get_value_element_as_str(), said)
@@ -112,7 +112,7 @@ def unreadable(error: Exception) -> InputError | None:
 
 
 def unknown(error: BaseException) -> InputError | None:
-    """What Hydra's exception says in several lines, if it is of a key or a choice that there is not."""
+    """One line for Hydra's exceptions about unknown keys and choices."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return InputError(group, name, f"must be one of {', '.join(error.options)}{suggest(name, error.options)}")
@@ -120,7 +120,7 @@ def unknown(error: BaseException) -> InputError | None:
 
 
 def unknown_key(error: BaseException) -> InputError | None:
-    """Of an override whose key the configuration has not, with the nearest of those that it has, or all of them."""
+    """About an override with an unknown key, with the nearest known key, or all of them."""
     cause = error.__cause__
     _, found, override = str(error).partition("To append to your config use +")
     if not found or not isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
@@ -134,7 +134,7 @@ def unknown_key(error: BaseException) -> InputError | None:
 
 @contextlib.contextmanager
 def initialized(config_dir: Path) -> Iterator[Hydra]:
-    """Hydra over a directory of configurations; what the process had initialized before is there again afterwards."""
+    """Hydra over a directory of configurations; restores what the process had initialized before."""
     state = GlobalHydra.instance()
     with _global_state:
         before = state.hydra

@@ -73,7 +73,7 @@ def command_line(
     own_directory: bool = False,
     name: str | None = None,
 ) -> Callable[[], None]:
-    """The program's ``main()``; errors that the user can mend are said on one screen.
+    """The program's ``main()``; errors that the user can fix are printed on one screen.
 
     Args:
         own_directory: the configuration itself names the run's directory by ``${run_id:}``, and our sweeper.
@@ -103,7 +103,7 @@ def command_line(
             print(name, sweeps.__version__)
             sys.exit()
         file = Path(config_path or "", f"{config_name}.yaml")
-        if {"--help", "-h"} & {*words} and file.is_file():  # Hydra's own help serves where there is no file
+        if {"--help", "-h"} & {*words} and file.is_file():  # without a file, use Hydra's own help
             from sweeps.launch import usage
 
             print(usage.text(name or shlex.join(started_with()[: -len(words)]), file))
@@ -138,7 +138,7 @@ def command_line(
 
 
 def _refuse_deleted_directory() -> None:
-    """Hydra wants to know the working directory."""
+    """Hydra needs the working directory."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -146,9 +146,9 @@ def _refuse_deleted_directory() -> None:
 
 
 def _completed(words: Sequence[str], own_directory: bool) -> list[str]:
-    """The command line, with what a configuration that says nothing of us needs, unless it says otherwise itself.
+    """The command line, with the overrides that a configuration needs which does not choose our plugins.
 
-    A dry run of one run is a run whose task shows the plan; Hydra makes no directory and no file for it.
+    A dry run of one run is a run whose task shows the plan; Hydra creates no directory and no file for it.
     """
     dry = {"--dry-run", "hydra.sweeper.dry_run=true"}
     given = [word for word in words if word not in dry]
@@ -163,7 +163,7 @@ def _completed(words: Sequence[str], own_directory: bool) -> list[str]:
 
 
 def _show_plan(program: Program, spec: RunSpec) -> None:
-    """What a sweep of this one run would say of it."""
+    """Print what a sweep of this one run would print."""
     from sweeps.launch.job import Job
     from sweeps.launch.plan import split
     from sweeps.launch.plugins import describe, plan_line, reconcile
@@ -185,7 +185,7 @@ def _spec(program: Program, cfg: DictConfig, sweeper: DictConfig) -> RunSpec:
 def _register(program: Program) -> None:
     """``${run_id:}`` and ``${run_dir:}``: name the run, and check everything before Hydra makes its directory.
 
-    ``${no_dir:}`` checks, and has Hydra make none.
+    ``${no_dir:}`` checks, and makes Hydra create none.
     """
 
     def spec(root: DictConfig) -> Any:

@@ -1,4 +1,4 @@
-"""What Hydra sees: the sweeper ``grid`` and the launchers over the scheduler (hydra_plugins names them)."""
+"""The sweeper ``grid`` and the launchers for Hydra (found through hydra_plugins)."""
 
 import contextlib
 import hashlib
@@ -70,12 +70,12 @@ DECLARED = {
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep."""
+    """The result of a sweep."""
 
     jobs: list[Job]
     results: list[Result]
     manifest: Manifest | None
-    """None if nothing was to be run."""
+    """None if there was nothing to run."""
     status: int
     """0 all finished (or diverged), 1 any failed, 128 + n on signal n."""
 
@@ -84,13 +84,13 @@ class LaunchingSweeper(Sweeper):
     """A sweeper with the launcher that the user chose, for the program whose command line this is.
 
     Args:
-        program: for an application that knows nothing of this package: ``out``, ``budget``, ``ignore``, ``added``,
+        program: for an application that does not use this package: ``out``, ``budget``, ``ignore``, ``added``,
             ``renamed``, ``tracker`` and ``code``; see conf/hydra/sweeper/grid.yaml.
     """
 
     program: Program
     retrain = "hydra.sweeper.code=retrain"
-    """How the user says so."""
+    """The override that retrains."""
 
     def __init__(self, program: Mapping[str, Any]) -> None:
         self._given = {
@@ -118,7 +118,9 @@ class LaunchingSweeper(Sweeper):
         asked = any(text.startswith("hydra.job.chdir=") for text in self.config.hydra.overrides.hydra)
         if asked and self.config.hydra.job.chdir and not isinstance(self.program.function, Task):
             raise InputError(
-                "hydra.job.chdir", True, "is for single runs; a sweep's stay where it was started, run.path is its own"
+                "hydra.job.chdir",
+                True,
+                "is for single runs; those of a sweep stay where it was started (run.path is theirs)",
             )
 
     def check_options(self) -> None:
@@ -142,13 +144,13 @@ def reconcile(
     jobs: Sequence[Job],
     retrain: str = "hydra.sweeper.code=retrain",
 ) -> tuple[list[Result], list[Job]]:
-    """What to do with finished runs that other code made: warn, refuse, ignore or retrain.
+    """Handle finished runs of changed code: warn, refuse, ignore or retrain.
 
     Args:
-        retrain: how the user says so.
+        retrain: the override that retrains.
 
     Raises:
-        InputError: refuse; or more is wanted of a run whose checkpoint was removed.
+        InputError: refuse; or more epochs of a run whose checkpoint was removed.
     """
     for job in left:
         refuse_pruned(job.run)
@@ -185,7 +187,7 @@ def program_of(function: TaskFunction, context: HydraContext, declared: Mapping[
 
 
 def _set_aside(job: Job) -> None:
-    """Out of the way, under a name that says when; nothing is deleted."""
+    """Move a run to OUT/replaced, under a name with the time; nothing is deleted."""
     old = folder(job.spec.out, "replaced") / f"{job.run_id}-{time.strftime('%Y%m%dT%H%M%S')}"
     with job.run.lock().acquire(timeout=0):
         job.run.move(old)
@@ -223,7 +225,7 @@ class GridSweeper(LaunchingSweeper):
 
         Args:
             arguments: the overrides, with their values to sweep over.
-            command: what does the same again, for the manifest.
+            command: the command that repeats this, for the manifest.
         """
         assert self.hydra_context is not None
         assert self.config is not None
@@ -281,7 +283,7 @@ class GridSweeper(LaunchingSweeper):
         returns = self.launcher.launch([list(job.overrides) for job in left], 0)
         failed = any(job.status == JobStatus.FAILED for job in returns)
         more, unfinished = split(left)
-        more = [replace(result, reused=False) for result in more]  # read, but trained just now
+        more = [replace(result, reused=False) for result in more]  # read from disk, but trained just now
         return more, 1 if failed or unfinished else 0
 
     def _default_name(self, arguments: Sequence[str], jobs: list[Job]) -> str:
@@ -304,11 +306,11 @@ class SweepLauncher(Launcher):
     """A launcher over the scheduler.
 
     Args:
-        executor: makes where the jobs run, once there is something to run.
-        slots: jobs that will run at once; None where only the cluster itself can tell.
+        executor: makes the executor, once there is something to run.
+        slots: jobs that will run at once; None if only the cluster knows.
         threads: of each worker.
         policy: ``retries``, ``timeout`` and ``on_error``; see :class:`Policy`.
-        leave: leaves a sweep that is planned, instead of running it.
+        leave: detaches a planned sweep instead of running it.
     """
 
     program: Program
@@ -331,7 +333,7 @@ class SweepLauncher(Launcher):
         """The jobs and their program, ready to be sent anywhere.
 
         Raises:
-            InputError: the program cannot be sent; names what holds it back.
+            InputError: the program cannot be sent; names the obstacle.
         """
         return Planned(pack(self.program), [self.sized(job) for job in jobs], self.threads, self._policy)
 
@@ -342,13 +344,13 @@ class SweepLauncher(Launcher):
         """Train those jobs of a plan; returns how each ended, and the exit status.
 
         Args:
-            halt: why to stop now, if there is a reason; by default whether the sweep is told to.
+            halt: a reason to stop now, if any; by default a stop of the sweep.
             wait: see :class:`Sweep`.
         """
         return self._train(plan.program, list(jobs), None, manifest, halt, wait, reused=reused)
 
     def sized(self, job: Job) -> Job:
-        """The job for workers of so many threads."""
+        """The job for workers with this number of threads."""
         return replace(job, spec=self.program.sized(job.spec, self.threads))
 
     def follow(
@@ -376,7 +378,7 @@ class SweepLauncher(Launcher):
         return results, 1 if bad else 0
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """For sweepers of others: one return for each job, its value what the program is judged by."""
+        """For other sweepers: one return for each job, with the metric that judges the program."""
         with reported(self.program):
             if self.leave:
                 raise InputError(
@@ -401,7 +403,7 @@ class SweepLauncher(Launcher):
 
 
 def pool(workers: int | None, threads: int, detach: bool = False, **policy: Any) -> SweepLauncher:
-    """The launcher of local processes, or of none yet."""
+    """The launcher of local processes, or of detached sweeps."""
     from sweeps.launch.pool import Pool, workers_for
 
     slots = workers_for(workers, threads)
@@ -410,7 +412,7 @@ def pool(workers: int | None, threads: int, detach: bool = False, **policy: Any)
 
 
 def slurm(threads: int, retries: int, timeout: float | None, on_error: str, **options: Any) -> SweepLauncher:
-    """The launcher that submits an array of workers to Slurm, and leaves."""
+    """The launcher that submits an array of workers to Slurm, and returns."""
     policy = {"retries": retries, "timeout": timeout, "on_error": on_error}
     checked = Slurm.of(threads=threads, **options)
     return SweepLauncher(_no_executor, checked.slots, checked.threads, policy, checked.leave)
@@ -440,7 +442,7 @@ def ray(threads: int, retries: int, timeout: float | None, on_error: str, **opti
 
 @contextlib.contextmanager
 def reported(program: Program) -> Iterator[None]:
-    """Errors of ours on one screen, also in an application that has its own way with errors."""
+    """Our errors on one screen, also in an application that handles errors itself."""
     try:
         yield
     except OSError as error:
@@ -455,7 +457,7 @@ def reported(program: Program) -> Iterator[None]:
 
 
 def job_return(job: Job, result: Result) -> JobReturn:
-    """What Hydra's other sweepers are told: the value that the program returned or is judged by, to be minimised."""
+    """The value for Hydra's other sweepers, to be minimized: the program's return value or its metric."""
     if isinstance(job.spec.config, bytes):
         ret = described(job.spec.config)
     else:
@@ -512,7 +514,7 @@ def describe(
 
 
 def plan_line(job: Job, ended: list[Result]) -> str:
-    """A job of a dry run: what is there of it, and what it would be."""
+    """A line of a dry run: a job, and how much of it exists."""
     done = {result.run_id: result for result in ended}
     epoch = epochs_done(job.run)
     state: str = f"from {epoch + 1}" if epoch else "new"
@@ -522,7 +524,7 @@ def plan_line(job: Job, ended: list[Result]) -> str:
 
 
 def closing(results: list[Result], manifest: Manifest) -> str:
-    """The last line: counts, and where the sweep is written down."""
+    """The last line: counts, and the path of the manifest."""
     states = (State.FINISHED, State.DIVERGED, State.FAILED, State.INTERRUPTED)
     counts = {state: sum(result.state == state for result in results) for state in states}
     reused = sum(result.reused for result in results)

@@ -1,4 +1,4 @@
-"""What ``--help`` of a program shows: keys and groups with their comments, sweepers, launchers; all from the YAML."""
+"""``--help`` of a program: keys and groups with their comments, sweepers and launchers, all from the YAML."""
 
 import importlib.resources
 import re
@@ -14,11 +14,11 @@ from sweeps.launch.plan import flat
 from sweeps.launch.plugins import DECLARED
 
 _WIDTH = 100
-_HYDRA = ("defaults", "hydra")  # no keys of the program
+_HYDRA = ("defaults", "hydra")  # not keys of the program
 
 
 def text(command: str, file: Path) -> str:
-    """The help of a program with a configuration of its own, a screen or two.
+    """The help of a program with a configuration, one or two screens.
 
     Args:
         command: how it is called.
@@ -33,9 +33,9 @@ def text(command: str, file: Path) -> str:
 
 def _usage(command: str) -> str:
     return (
-        f"usage: {command} [KEY=VALUE ...]                  one run; what is finished is not trained again\n"
+        f"usage: {command} [KEY=VALUE ...]                  one run; a finished one is not trained again\n"
         f"       {command} --multirun KEY=VALUE,VALUE ...   a sweep: every combination\n"
-        f"       {command} ... --dry-run                    say what would be trained, and stop"
+        f"       {command} ... --dry-run                    list what would be trained, and stop"
     )
 
 
@@ -63,7 +63,7 @@ def _shown(value: object) -> str:
 
 
 def _groups(folder: Path, defaults: Sequence[Any]) -> str:
-    """The groups of the defaults list: what is chosen, what there is, and the options of those."""
+    """The groups of the defaults list: the choice, the choices, and their options."""
     rows = []
     for entry in defaults:
         if not isinstance(entry, Mapping):
@@ -74,11 +74,11 @@ def _groups(folder: Path, defaults: Sequence[Any]) -> str:
             options = dict.fromkeys(option for file in files for option in _own_options(str(group), file))
             more = f"; {', '.join(options)}" if options else ""
             rows.append((f"{group}={value_of(chosen)}", ", ".join(file.stem for file in files) + more))
-    return f"Groups: GROUP=CHOICE; after the choices stand the keys that they have\n{_aligned(rows)}" if rows else ""
+    return f"Groups: GROUP=CHOICE; after the choices, their keys\n{_aligned(rows)}" if rows else ""
 
 
 def _own_options(group: str, file: Path) -> list[str]:
-    if "@package" in file.read_text():  # its keys are others'
+    if "@package" in file.read_text():  # its keys belong elsewhere
         return []
     content = yaml.safe_load(file.read_text()) or {}
     return [f"{group}.{key}" for key in content if key not in ("name", *_HYDRA)]
@@ -103,7 +103,7 @@ def _sweeps(command: str) -> str:
 
 
 def _plugins(group: str) -> Iterator[tuple[str, str]]:
-    """Names with the first words of their YAML, and their keys; those of lsf, pbs and sge are dask's."""
+    """Names, the first words of their YAML, and their keys; lsf, pbs and sge have dask's."""
     hidden = {*DECLARED, "max_batch_size"}  # for applications that do not declare it themselves
     folder = importlib.resources.files("sweeps.conf") / "hydra" / group
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
@@ -117,8 +117,8 @@ def _plugins(group: str) -> Iterator[tuple[str, str]]:
 def _options(command: str) -> str:
     return "Options\n" + _aligned(
         [
-            ("--dry-run", "say which runs there would be, what of them is there, and how long the rest may take"),
-            ("--cfg job", "print the configuration that these words compose, and stop"),
+            ("--dry-run", "list the runs, which of them exist, and how long the rest may take"),
+            ("--cfg job", "print the composed configuration, and stop"),
             ("--config-dir DIR", "more configurations, e.g. DIR/model/wide.yaml for model=wide"),
             ("--version", "print the version, and stop"),
             ("--hydra-help", "the other options, which are Hydra's"),

@@ -1,4 +1,4 @@
-"""What commands share: how they begin, their errors on one screen, and their exit status."""
+"""Shared by all commands: streams and signals, errors on one screen, and exit status."""
 
 import contextlib
 import io
@@ -38,7 +38,7 @@ def use_streams(*, lasting: bool = False) -> None:
     """Make the standard streams take any text, also if they are closed, Latin-1 or a pipe.
 
     Args:
-        lasting: work goes on without its output, where the reader has gone (``| head``) or the disk is full.
+        lasting: continue without output if the reader has gone (``| head``) or the disk is full.
     """
     for number in (0, 1, 2):
         try:
@@ -58,7 +58,7 @@ def _replace(name: str, number: int, lasting: bool) -> None:
     if stream is not None:
         with contextlib.suppress(OSError):
             stream.flush()
-    # By line, since what logs to the stream that was there before is to come in order.
+    # Line by line, to stay in order with logs to the earlier stream.
     new = io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, errors="backslashreplace", line_buffering=by_line or lasting
     )
@@ -67,7 +67,7 @@ def _replace(name: str, number: int, lasting: bool) -> None:
 
 
 class _Lasting(io.FileIO):
-    """Takes everything, even when its reader has gone, the disk is full or the terminal was closed."""
+    """Accepts everything, even if its reader has gone, the disk is full or the terminal was closed."""
 
     def write(self, data: Any) -> int:
         with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ def run(command: Callable[[], int | None]) -> int:
 
 
 def fail(message: str, status: int) -> int:
-    """Say it, and return the status."""
+    """Print it, and return the status."""
     print("error:", "\n".join(printable(line.expandtabs(4)) for line in message.split("\n")), file=sys.stderr)
     return status
 

@@ -1,4 +1,4 @@
-"""What Hydra sees of searches: the sweepers ``optuna`` and ``halving`` (hydra_plugins names them)."""
+"""The sweepers ``optuna`` and ``halving`` for Hydra (found through hydra_plugins)."""
 
 import contextlib
 import hashlib
@@ -35,7 +35,7 @@ Plan = Callable[[Request], list[Job]]
 
 
 def _any(_field: str, value: object) -> Any:
-    """For what is checked where it is read."""
+    """For options that are checked where they are read."""
     return value
 
 
@@ -52,7 +52,7 @@ _COMMON: Mapping[str, Check] = {
 
 
 class SearchSweeper(LaunchingSweeper):
-    """Plans with a strategy over the launcher's workers; how, the two below say."""
+    """Searches with a strategy on the launcher's workers; the strategies are the two classes below."""
 
     _options: Mapping[str, Any]
 
@@ -67,20 +67,20 @@ class SearchSweeper(LaunchingSweeper):
         self._check_objectives()
 
     def _check_objectives(self) -> None:
-        """Raise InputError if this search cannot have them."""
+        """Raise InputError if this search cannot use them."""
 
     @property
     @abstractmethod
     def _method(self) -> str:
-        """In one word, for readers."""
+        """The method's name, for readers."""
 
     @abstractmethod
     def _narrow(self, space: Space, epochs: int) -> Space:
-        """The space as this search goes through it; raises InputError if it cannot."""
+        """The space for this search; raises InputError if it cannot be searched."""
 
     @abstractmethod
     def _outline(self, space: Space, epochs: int) -> tuple[list[str], int]:
-        """What is going to be done, in words, and the number of trials."""
+        """What will be done, and the number of trials."""
 
     @abstractmethod
     def _strategy(self, space: Space, epochs: int, folder: Path) -> Strategy: ...
@@ -127,7 +127,7 @@ class SearchSweeper(LaunchingSweeper):
             note(())
             source = StrategySource(strategy, self._objectives, plan, max(1, len(space.seeds)), note)
             job = source.next()
-            status = 0  # what is finished already needs no workers
+            status = 0  # finished points need no workers
             if job:
                 _, status = launcher.follow(job, source, manifest, frozenset(space.fixed))
             search = empty.standing(strategy.trials())
@@ -172,7 +172,7 @@ class SearchSweeper(LaunchingSweeper):
             raise InputError("hydra/launcher", chosen, "cannot run a search; use pool, dask, pbs, sge, lsf or ray")
         if self.launcher.leave:
             raise InputError(
-                "hydra/launcher", chosen, "cannot leave a search, which chooses points as results come in; use pool "
+                "hydra/launcher", chosen, "cannot detach a search, which chooses points as results come in; use pool "
                 "without detach, or hydra/launcher=dask hydra.launcher.cluster=slurm"
             )  # fmt: skip
         return self.launcher
@@ -203,7 +203,7 @@ class SearchSweeper(LaunchingSweeper):
             "epochs": first.spec.epochs,
             "objectives": [[objective.metric, objective.direction] for objective in self._objectives],
             "sampler_seed": self._options["sampler_seed"],
-            "first": first.run_id,  # all else that decides a run, by its digest
+            "first": first.run_id,  # a digest of everything else that decides a run
             **self._decides(),
         }
 
@@ -306,7 +306,7 @@ class HalvingSweeper(SearchSweeper):
 
 
 def _jobs(planner: Planner, space: Space, launcher: SweepLauncher, budget: str | None, request: Request) -> list[Job]:
-    """A request's, one for each seed."""
+    """A request's points, one for each seed."""
     overrides = space.overrides(request.params)
     if request.epochs is not None:
         overrides = (*overrides, f"{budget}={request.epochs}")
@@ -324,7 +324,7 @@ def _known(manifest: Manifest, definition: Mapping[str, Any]) -> Search | None:
         raise InputError(
             "hydra.sweeper.name",
             manifest.name,
-            f"is another search's, which differs in {', '.join(sorted(different))}; give this one a name of its own",
+            f"belongs to another search, which differs in {', '.join(sorted(different))}; give this one another name",
         )
     return known
 

@@ -1,8 +1,8 @@
-"""Any figure as it is drawn for a dark page.
+"""Draw any figure for a dark page.
 
-A colour's contrast with the dark page follows from what it had with the white one, and so does that of any two colours
-with each other: what stood out stands out, what was quiet is quiet, and a number in a cell stays readable. Of an
-ordered key's values the larger still stand out more, and so are lighter there.
+A colour's contrast with the dark page follows from its contrast with the white one, and so does that of any two
+colours: strong colours stay strong, quiet ones quiet, and a number in a cell stays readable. The larger values of an
+ordered key still stand out more, and so are lighter.
 """
 
 import colorsys
@@ -22,15 +22,15 @@ PAGE = "#15181c"
 _KINDS = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor", "cmap")
 
 _MORE = 1.15
-"""To this power a contrast is raised on the dark page, as WCAG's ratio overstates that of dark colours."""
+"""Exponent of a contrast on the dark page, since WCAG's ratio overstates that of dark colours."""
 
 RGB = tuple[float, float, float]
 
 
 @contextmanager
 def dark(figure: Figure) -> Iterator[None]:
-    """Within it the figure has dark colours; after it, its own again."""
-    figure.draw_without_rendering()  # ticks are made as they are drawn
+    """A context in which the figure has dark colours."""
+    figure.draw_without_rendering()  # ticks are created when they are drawn
     artists: list[Any] = figure.findobj()
     before = [
         (getattr(artist, f"set_{kind}"), getattr(artist, f"get_{kind}")())
