@@ -320,3 +320,10 @@ def test_an_activation_that_the_user_registers_reaches_the_workers(small, tmp_pa
     assert done.stdout == "['finished', 'finished'] ['softplus', 'softplus']\n"
     manifest = next((tmp_path / "outputs").glob("sweeps/*/manifest.json"))
     assert {run["epochs"] for run in json.loads(manifest.read_text())["runs"]} == {2}
+
+
+def test_what_the_summary_does_not_show_is_shown_by_the_command_that_it_names(tmp_path, capsys):
+    sweeps.sweep(measure, {"x": list(range(22))}, out=tmp_path / "there", workers=2)
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("… and 2 more: "))
+    done = subprocess.run(said.partition(": ")[2], shell=True, capture_output=True, text=True, timeout=60)
+    assert len(done.stdout.splitlines()) == 1 + 22

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sweeps.launch import estimate
 from sweeps.launch.job import Job, epochs_done, last_row
+from sweeps.runs.command import printed, tree
 from sweeps.runs.errors import printable
 from sweeps.runs.metrics import Row
 from sweeps.runs.program import Program
@@ -258,7 +259,8 @@ def summary(jobs: Iterable[Job], results: Iterable[Result], program: Program) ->
         console.print(table)
     hidden = len(good[_SHOWN:]) + len(bad[_SHOWN:])
     if hidden:
-        console.print(f"… and {hidden} more: mlp-sweeps ls")
+        out = next(iter(overrides.values())).spec.out
+        console.print(escape(f"… and {hidden} more: {printed(['mlp-sweeps', 'ls', *tree(out)])}"), soft_wrap=True)
 
 
 def _shown(results: list[Result], metric: str | None) -> tuple[str, str, str]:

@@ -142,7 +142,7 @@ def printed(words: Sequence[str]) -> str:
 
 def tree(out: Path) -> list[str]:
     """The words that name a results tree to a command of ``mlp-sweeps``."""
-    return [] if out == Path("outputs") else ["--out", str(out)]
+    return [] if os.path.abspath(out) == os.path.abspath("outputs") else ["--out", str(out)]
 
 
 def aligned(rows: Iterable[Iterable[object]]) -> str:
