@@ -114,7 +114,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (127.0.0.1); warning: on another the network can read along, for nothing is encrypted",
+        help="address to listen on (127.0.0.1); WARNING: on any other the network can read along, unencrypted",
     )
     sub = command("check", _check, "what a study would run and test", filters=False)
     sub.add_argument("filters", nargs="*", metavar="study=NAME", help="of conf/study, or a .yaml file")

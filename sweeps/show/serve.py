@@ -5,8 +5,8 @@
     Server  HTTP in front of it: GET and HEAD alone, and nothing without the token in the address
 
 The page is the one that :mod:`sweeps.show.report` writes, with one more script (serve.js). It asks for ``version``
-every second, and loads the page again when that is another; for this alone the page's policy lets it connect, to its own
-origin. While no browser asks, nothing is built.
+every second, and loads the page again when that is another; for this alone the page's policy lets it connect, to its
+own origin. While no browser asks, nothing is built.
 """
 
 import base64
