@@ -107,7 +107,7 @@ def test_it_is_the_page_with_one_more_script(served, out):
     [
         (403, {"token": None}),
         (403, {"token": "?token="}),
-        (403, {"token": "?token=%ff\N{SNOWMAN}".encode().decode("latin-1")}),
+        (403, {"token": "?token=%ff%E2%98%83%00"}),
         (403, {"path": "/version", "token": None}),
         (403, {"path": "/nothing", "token": None}),
         (403, {"host": "evil.example"}),

@@ -10,6 +10,7 @@ own origin. While no browser asks, nothing is built.
 """
 
 import base64
+import contextlib
 import hashlib
 import html
 import ipaddress
@@ -109,12 +110,17 @@ class Tree:
     def __call__(self) -> str:
         try:
             runs = scanned(self._out)
-            states = [str(status and status.state) for status in self._watch.look().values()]  # a process may have died
-            sweeps = [entry.path for entry in listed(self._out, "sweeps")]
-        except (InputError, OSError) as error:
-            return str(error)
-        files = [Path(sweep, name) for sweep in sweeps for name in (record.FILE, "manifest.json")]
-        return f"{runs} {states} {[_stamp(path) for path in (*files, *self._others)]}"
+            states = [status and status.state for status in self._watch.look().values()]  # a process may have died
+        except InputError as error:
+            runs, states = str(error), []
+        return f"{runs} {states} {[_stamp(path) for path in (*self._sweeps(), *self._others)]}"
+
+    def _sweeps(self) -> list[Path]:
+        """Their files that the page, or a command's ``--sweep``, rests on."""
+        with contextlib.suppress(InputError, OSError):
+            sweeps = listed(self._out, "sweeps")
+            return [Path(sweep.path, name) for sweep in sweeps for name in (record.FILE, "manifest.json")]
+        return []
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
