@@ -432,7 +432,7 @@ def _ls(args: argparse.Namespace) -> int:
 
         print(without_formulas(runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
     else:
-        listing.print_runs(runs, limit=args.limit)
+        listing.print_runs(runs, limit=args.limit, beside=None if args.columns else collection)
     return 0
 
 
