@@ -11,6 +11,7 @@ own origin. While no browser asks, nothing is built.
 
 import base64
 import contextlib
+import errno
 import hashlib
 import html
 import ipaddress
@@ -195,10 +196,10 @@ class Server(ThreadingHTTPServer):
             self.address_family, _, _, _, address = found[0]
             super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
         except OSError as error:
-            if isinstance(error, socket.gaierror):
-                raise InputError("--host", host, f"cannot be listened on ({error.strerror})") from None
-            why = f"cannot be listened on at {host} ({error.strerror}); give another, or 0 for any that is free"
-            raise InputError("--port", port, why) from None
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                why = f"cannot be listened on at {host} ({error.strerror}); give another, or 0 for any that is free"
+                raise InputError("--port", port, why) from None
+            raise InputError("--host", host, f"cannot be listened on ({error.strerror})") from None
 
     def server_bind(self) -> None:
         """Without HTTPServer's look for the host's full name, which may wait for a name server."""
@@ -215,6 +216,9 @@ class Server(ThreadingHTTPServer):
         """Whether a request's Host is no name by which another site's page, rebound to our address, could come."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        try:
             ipaddress.ip_address(name)
         except ValueError:
             return name.lower() in {"localhost", self.host.lower(), socket.gethostname().lower()}
@@ -233,17 +237,17 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
 
     def _answer(self) -> None:
-        url = urlsplit(self.path)
+        path, _, query = self.path.partition("?")
         if not self.server.is_ours(self.headers.get("Host", "")):
             self._refuse(HTTPStatus.FORBIDDEN, "this is no name of this server; open the address that it printed")
         elif self.command not in ("GET", "HEAD"):
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "it can only be read", Allow="GET, HEAD")
-        elif not self._has_token(url.query):
+        elif not self._has_token(query):
             self._refuse(HTTPStatus.FORBIDDEN, "the address must have the token that the server printed")
-        elif url.path == "/":
+        elif path == "/":
             page = self.server.pages.newest()
             self._send(page.status, page.content, "text/html", **{"Content-Security-Policy": page.policy})
-        elif url.path == "/version":
+        elif path == "/version":
             self._send(HTTPStatus.OK, self.server.pages.newest().version.encode(), "text/plain")
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
