@@ -109,7 +109,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--only", type=_comma_list, metavar="NAMES")
     sub.add_argument("--brief", action="store_true", help="a line for each")
     command("report", _report, "everything on one page, DIR/report/index.html; study=NAME puts a study first")
-    sub = command("serve", _serve, "that page on localhost, read-only, following the runs until Ctrl-C")
+    sub = command("serve", _serve, "the page on localhost, read-only, reloaded while runs go on, until Ctrl-C")
     sub.add_argument("--port", type=int, default=8780, metavar="N", help="0 for any that is free (8780)")
     sub.add_argument(
         "--host",

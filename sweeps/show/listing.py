@@ -143,18 +143,21 @@ def print_sweeps(out: Path) -> list[str]:
     statuses = Watch(out).look() if found else {}
     found.sort(key=lambda sweep: str(sweep[1].get("updated")))
     body = [[printable(name), *_standing(manifest, statuses)] for name, manifest in found]
-    print_aligned([["sweep", "runs", "state", "started (UTC)", "command"], *body], [False, True, False, False, False])
+    header = ["sweep", "runs", "state", "workers", "started (UTC)", "command"]
+    print_aligned([header, *body], [False, True, False, False, False, False])
     return problems
 
 
 def _standing(manifest: Mapping[str, Any], statuses: Mapping[str, Status | None]) -> list[str]:
-    """Of a sweep's runs how many there are and how they stand, when it was last started, and by what."""
+    """Of a sweep's runs how many there are and how they stand, who trains them, when it was last started, and by what."""
     runs = {run["run_id"] for run in manifest["runs"]}
     counts = Counter(str(status.state) if (status := statuses.get(run)) else "waiting" for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in (*_COLOURS, "waiting") if counts[state])
+    hosts = Counter(s.host for run in runs if (s := statuses.get(run)) and s.state == State.RUNNING)
+    workers = ", ".join(f"{count} on {printable(host)}" for host, count in sorted(hosts.items()))
     words = manifest.get("command")
     command = shlex.join(map(str, words)) if isinstance(words, list) else ""
-    return [str(len(runs)), states, printable(str(manifest.get("updated"))[:16]), printable(command)]
+    return [str(len(runs)), states, workers, printable(str(manifest.get("updated"))[:16]), printable(command)]
 
 
 # ------------------------------------------------------------------------------------------------------ show and diff
