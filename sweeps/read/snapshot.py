@@ -96,7 +96,7 @@ def refresh(out: Path) -> Snapshot:
 
 
 def scanned(out: Path) -> str:
-    """A text that is another whenever a file that :func:`refresh` reads is. It opens none: 10,000 runs take 0.1 s.
+    """A text that is another whenever a file that :func:`refresh` reads is. It opens none.
 
     Raises:
         InputError: there is no such directory.

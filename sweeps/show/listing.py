@@ -149,7 +149,7 @@ def print_sweeps(out: Path) -> list[str]:
 
 
 def _standing(manifest: Mapping[str, Any], statuses: Mapping[str, Status | None]) -> list[str]:
-    """Of a sweep's runs how many there are and how they stand, who trains them, when it was last started, and by what."""
+    """A sweep's number of runs, how they stand, who trains them, when it was last started, and by what."""
     runs = {run["run_id"] for run in manifest["runs"]}
     counts = Counter(str(status.state) if (status := statuses.get(run)) else "waiting" for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in (*_COLOURS, "waiting") if counts[state])
