@@ -109,6 +109,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     sub.add_argument("--only", type=_comma_list, metavar="NAMES")
     sub.add_argument("--brief", action="store_true", help="a line for each")
     command("report", _report, "everything on one page, DIR/report/index.html; study=NAME puts a study first")
+    sub = command("serve", _serve, "the page on localhost, read-only, reloaded while runs go on, until Ctrl-C")
+    sub.add_argument("--port", type=int, default=8780, metavar="N", help="0 for any that is free (8780)")
+    sub.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (127.0.0.1); WARNING: on any other the network can read along, unencrypted",
+    )
     sub = command("check", _check, "what a study would run and test", filters=False)
     sub.add_argument("filters", nargs="*", metavar="study=NAME", help="of conf/study, or a .yaml file")
     sub = command(
@@ -357,6 +364,25 @@ def _report(args: argparse.Namespace) -> int:
     return written([report.write(load(args), args.out, study)])
 
 
+def _serve(args: argparse.Namespace) -> int:
+    from sweeps.read import collect, filters
+    from sweeps.show import report, serve
+    from sweeps.study import file
+
+    port, words = integer(ge=0, le=65535)("--port", args.port), list(args.filters)
+    word = _study_word(args)
+    filters.parse(args.filters)
+    others = [] if word is None else [file.find(word, _study_folders())]
+
+    def page() -> str:
+        args.filters = list(words)
+        study = choose_study(args) if _names_study(args) else None
+        return report.page(collect.load(args.out, *args.filters, sweep=args.sweep, epochs=args.epochs), study)
+
+    serve.serve(serve.Server(args.host, port, serve.Pages(page, serve.Tree(args.out, others))))
+    return 0
+
+
 def _check(args: argparse.Namespace) -> int:
     from sweeps.judge import training
     from sweeps.study import check
@@ -406,7 +432,7 @@ def _ls(args: argparse.Namespace) -> int:
 
         print(without_formulas(runs.head(args.limit) if args.limit else runs).to_csv(index=False), end="")
     else:
-        listing.print_runs(runs, limit=args.limit)
+        listing.print_runs(runs, limit=args.limit, beside=None if args.columns else collection)
     return 0
 
 
@@ -523,8 +549,12 @@ def choose_study(args: argparse.Namespace) -> "Study":
     """
     from sweeps.study import file
 
-    folders = [find() for find in extensions.load(extensions.STUDIES)]
+    folders = _study_folders()
     return file.read(_study_word(args) or file.only(folders), folders)
+
+
+def _study_folders() -> list[Path]:
+    return [find() for find in extensions.load(extensions.STUDIES)]
 
 
 def _study_word(args: argparse.Namespace) -> str | None:

@@ -23,6 +23,7 @@ from filelock import Timeout
 from sweeps.read.collect import Collection, find_sweep, load, read_manifest
 from sweeps.read.summary import column_of
 from sweeps.runs import checkpoint
+from sweeps.runs.command import human_size
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import folder, listed
@@ -75,7 +76,7 @@ class Outcome:
 
     def lines(self, done: str) -> Iterator[str]:
         """``pruned 12 runs: 24 files, 3.4 MB``, and a line for each reason for which others are as they were."""
-        yield f"{done} {_count(len(self.runs), 'run')}: {_count(self.files, 'file')}, {_size(self.bytes)}"
+        yield f"{done} {_count(len(self.runs), 'run')}: {_count(self.files, 'file')}, {human_size(self.bytes)}"
         for reason, names in self.kept.items():
             some = ", ".join(map(printable, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
             yield f"kept {_count(len(names), 'run')} {reason}: {some}"
@@ -83,14 +84,6 @@ class Outcome:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
 
 
 class _Kept(Exception):
@@ -237,7 +230,7 @@ def remove(selection: Selection, *, force: bool = False, dry_run: bool = False) 
     def act(run: RunDir, outcome: Outcome) -> None:
         if sweeps:
             sweeps.refuse_shared(run)
-        outcome.add(run, (Path(place, name) for place, _, names in os.walk(run.path) for name in names))
+        outcome.add(run, run.files())
         if not dry_run:
             gone = folder(selection.out, _REMOVED) / f"{run.path.name}-{secrets.token_hex(4)}"
             run.move(gone)

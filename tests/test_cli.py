@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -239,6 +240,18 @@ def test_a_sweep_goes_by_the_beginning_of_its_name(sweeps, out):
     status, _, said = sweeps("ls", "--sweep", "lr")
     assert (status, said) == (2, "error: sweep=lr: is the beginning of several: lr-1, lr-2\n")
     assert sweeps("stop", "halv")[1].startswith("halving-lr-8a5be3: told to stop; 0 runs")
+
+
+def test_sweeps_says_who_works_on_what(sweeps, out):
+    runs = [make_run(out, seed=seed, state="running", epochs=2, target=9) for seed in (91, 92, 93)]
+    (out / "sweeps" / "mine").mkdir(parents=True)
+    entries = [{"run_id": name} for name in (*(run.path.name for run in runs), "later")]
+    (out / "sweeps" / "mine" / "manifest.json").write_text(json.dumps({"runs": entries, "command": ["python", "a b"]}))
+    with runs[0].lock(), runs[1].lock():
+        line = sweeps("sweeps")[1].splitlines()[1]
+    host = socket.gethostname()
+    assert line.startswith(f"mine      4  2 running, 1 interrupted, 1 waiting  2 on {host}  ")
+    assert line.endswith("  python 'a b'")
 
 
 def test_show_by_beginning_code_and_path(sweeps, out):

@@ -67,8 +67,8 @@ ALLOWED = {
     "sweeps/runs/session.py": {"json.loads"},
     "sweeps/read/snapshot.py": {"json.loads"},
     "sweeps/study/measures.py": {"pd.read_csv"},
-    # the size of what is removed
-    "sweeps/keep.py": {"os.walk"},
+    # the size of a run
+    "sweeps/runs/directory.py": {"os.walk"},
     "sweeps/read/collect.py": {"pq.read_schema"},
     # a new file, which follows no link
     "sweeps/runs/trackers.py": {"open"},
@@ -79,6 +79,7 @@ ALLOWED = {
     "sweeps/launch/compose.py": {"(config_dir / group).glob"},
     "sweeps/launch/usage.py": {"file.read_text", "(folder / str(group)).glob", "folder.iterdir"},
     "sweeps/show/report.py": {"(assets / 'page.html').read_text", "(assets / name).read_text"},
+    "sweeps/show/serve.py": {"(resources.files('sweeps.show') / 'serve.js').read_text"},
     "sweeps/study/file.py": {"path.read_bytes", "yaml.load", "folder.glob"},
     "sweeps/study/reference.py": {"pd.read_csv"},
     # the header of a plan; the user's own key

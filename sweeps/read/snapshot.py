@@ -2,6 +2,7 @@
 
     Snapshot  every readable run of a results tree: plain rows, and all epochs in one matrix
     refresh   scan → cache → read what is new → cache
+    scanned   a text that changes with what refresh would read
 
 The cache, <out>/.collect/runs.npz, is one file that is replaced whole: of two collectors at once the later one wins,
 and both are right. It is not trusted, as the runs are not: it is checked as they are, is not read if it is larger
@@ -92,6 +93,16 @@ def refresh(out: Path) -> Snapshot:
     rows, logged = [record.row for record in runs.values()], [record.columns for record in runs.values()]
     columns, epochs = _matrix([record.epochs for record in runs.values()], logged, counts)
     return Snapshot(list(runs), rows, counts, columns, logged, epochs, tuple(sorted(problems)))
+
+
+def scanned(out: Path) -> str:
+    """A text that is another whenever a file that :func:`refresh` reads is. It opens none.
+
+    Raises:
+        InputError: there is no such directory.
+    """
+    found, problems, _ = _scan(out)
+    return json.dumps([found, problems])
 
 
 def _add(known: set[str], names: Iterable[str], most: int, what: str) -> None:

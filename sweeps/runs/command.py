@@ -153,3 +153,12 @@ def aligned(rows: Iterable[Iterable[object]]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(n) for cell, n in zip(row[1:], widths[1:], strict=True))])
         for row in texts
     )
+
+
+def human_size(count: float) -> str:
+    """``3.4 MB`` of a number of bytes."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"

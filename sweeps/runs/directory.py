@@ -115,6 +115,10 @@ class RunDir:
         os.replace(self.path, to)
         (to / self._lock.name).unlink(missing_ok=True)
 
+    def files(self) -> Iterator[Path]:
+        """All there are, in folders too; no link is followed."""
+        return (Path(place, name) for place, _, names in os.walk(self.path) for name in names)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def read_status(self) -> Status | None:

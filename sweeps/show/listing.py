@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import yaml
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -31,6 +32,7 @@ from sweeps.runs.status import State, Status
 
 if TYPE_CHECKING:
     from sweeps.read.collect import Collection
+    from sweeps.show.sparkline import Column
 
 COLUMNS = ("run", "state", "epoch", "target", "lr", "wd", "mo", "seed", "test_acc", "best_test_acc", "epoch_seconds")
 """Of the report's networks; of other programs see :func:`default_columns`."""
@@ -77,8 +79,12 @@ def select(runs: pd.DataFrame, columns: Sequence[str], sort: str | None) -> pd.D
     return runs[[known(column, runs.columns) for column in columns]]
 
 
-def print_runs(runs: pd.DataFrame, *, limit: int | None = None) -> None:
-    """A table in a terminal, aligned text elsewhere."""
+def print_runs(runs: pd.DataFrame, *, limit: int | None = None, beside: "Collection | None" = None) -> None:
+    """A table in a terminal, aligned text elsewhere.
+
+    Args:
+        beside: whose runs these are: where a terminal has room, each has its curve and its size on disk beside it.
+    """
     console = Console()
     if limit is None and console.is_terminal:
         limit = _SCREENFUL
@@ -87,12 +93,29 @@ def print_runs(runs: pd.DataFrame, *, limit: int | None = None) -> None:
         shown = shown.assign(note=shown["note"].map(_short, na_action="ignore"))
     body = [[_word(value) for value in row] for row in shown.itertuples(index=False, name=None)]
     numeric = [pd.api.types.is_numeric_dtype(runs[column]) for column in runs.columns]
-    if console.is_terminal:
-        console.print(_rich(list(runs.columns), body, numeric))
-    else:
+    if not console.is_terminal:
         print_aligned([list(runs.columns), *body], numeric)
+    else:
+        lines = [list(runs.columns), *body]
+        if beside is not None:
+            from sweeps.show.sparkline import columns
+
+            names = beside.runs["run"][shown.index].tolist()
+            lines, numeric = _widened(lines, numeric, columns(beside, names, console.encoding), console.width)
+        console.print(_rich(lines[0], lines[1:], numeric))
     if len(shown) < len(runs):
         print(f"{len(runs) - len(shown)} more; --limit 0 shows all", file=sys.stderr)
+
+
+def _widened(
+    lines: list[list[str]], numeric: list[bool], more: "Iterable[Column]", width: int
+) -> tuple[list[list[str]], list[bool]]:
+    """The table with each further column that there is room for."""
+    for title, cells, right in more:
+        wider = [[*line, cell] for line, cell in zip(lines, [title, *cells], strict=True)]
+        if sum(max(map(cell_len, column)) + 2 for column in zip(*wider, strict=True)) - 2 <= width:
+            lines, numeric = wider, [*numeric, right]
+    return lines, numeric
 
 
 def _short(text: str) -> str:
@@ -120,18 +143,21 @@ def print_sweeps(out: Path) -> list[str]:
     statuses = Watch(out).look() if found else {}
     found.sort(key=lambda sweep: str(sweep[1].get("updated")))
     body = [[printable(name), *_standing(manifest, statuses)] for name, manifest in found]
-    print_aligned([["sweep", "runs", "state", "started (UTC)", "command"], *body], [False, True, False, False, False])
+    header = ["sweep", "runs", "state", "workers", "started (UTC)", "command"]
+    print_aligned([header, *body], [False, True, False, False, False, False])
     return problems
 
 
 def _standing(manifest: Mapping[str, Any], statuses: Mapping[str, Status | None]) -> list[str]:
-    """Of a sweep's runs how many there are and how they stand, when it was last started, and by what."""
+    """A sweep's number of runs, how they stand, who trains them, when it was last started, and by what."""
     runs = {run["run_id"] for run in manifest["runs"]}
     counts = Counter(str(status.state) if (status := statuses.get(run)) else "waiting" for run in runs)
     states = ", ".join(f"{counts[state]} {state}" for state in (*_COLOURS, "waiting") if counts[state])
+    hosts = Counter(s.host for run in runs if (s := statuses.get(run)) and s.state == State.RUNNING)
+    workers = ", ".join(f"{count} on {printable(host)}" for host, count in sorted(hosts.items()))
     words = manifest.get("command")
     command = shlex.join(map(str, words)) if isinstance(words, list) else ""
-    return [str(len(runs)), states, printable(str(manifest.get("updated"))[:16]), printable(command)]
+    return [str(len(runs)), states, workers, printable(str(manifest.get("updated"))[:16]), printable(command)]
 
 
 # ------------------------------------------------------------------------------------------------------ show and diff
