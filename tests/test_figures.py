@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import history, make_other, make_report, make_run
 
@@ -363,6 +364,19 @@ def test_many_epochs_are_on_a_logarithmic_axis(tmp_path):
     axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
     assert axes.get_xscale() == "log"
     assert "Epoch axis: logarithmic" in notes(axes.figure)
+
+
+@pytest.mark.parametrize("last", [8, 30, 100, 1000])
+@pytest.mark.parametrize("width", [1.1, 1.3, 2.7])
+def test_numbers_of_the_epoch_axis_do_not_touch(last, width):
+    with style.rc():
+        figure = Figure(figsize=(4, 2))
+        axes = figure.add_axes((0.2, 0.3, width / 4, 0.5))
+        style.epoch_axis(axes, last)
+        figure.draw_without_rendering()
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    assert len(boxes) >= 3
+    assert min(b.x0 - a.x1 for a, b in itertools.pairwise(boxes)) > 0.02 * figure.dpi
 
 
 def test_losses_of_different_kinds_are_said_to_differ(report):

@@ -171,19 +171,14 @@ def epoch_axis(axes: Axes, last: int, *, linear: bool = False) -> None:
     else:
         axes.set_xscale("log")
         axes.set_xlim(0.93, last * 1.08)
-        octave = _width(axes) * math.log10(2) / math.log10(last)  # inches from one tick to its double
-        steps = (1, 2, 5) if octave > _TICK else (1, 3)
+        decade = float(axes.bbox.width / axes.figure.dpi) / math.log10(last)  # inches
+        room = 0.065 * (len(str(last)) - 0.5) + 0.04  # of a number, between the middles of the last two
+        choices = (((1, 2, 5), math.log10(2)), ((1, 3), math.log10(3)))
+        steps = next((steps for steps, gap in choices if gap * decade > room), (1,))
         ticks = [step * 10**power for power in range(7) for step in steps if step * 10**power <= last]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-
-
-_TICK = 0.22  # inches between the middles of two numbers of two and three digits
-
-
-def _width(axes: Axes) -> float:
-    return float(axes.bbox.width / axes.figure.dpi)
 
 
 _LEAST_ERROR = 0.005  # percent; a flawless 100 % is drawn here, a third of an image of 60,000 short of it
