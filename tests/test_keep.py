@@ -352,7 +352,7 @@ def test_tags_are_no_part_of_the_run_and_survive_it_being_replaced(keep, out):
     assert len(json.loads(run.provenance.read_text())["sessions"]) == 1
 
 
-def test_many_who_tag_one_run_at_once_lose_no_word(out):
+def test_concurrent_tags_of_a_run_are_all_kept(out):
     run = run_of(out, 0.5)
     with run.lock():  # it may be trained meanwhile
         words = [
