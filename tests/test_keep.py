@@ -143,7 +143,7 @@ def test_what_is_not_finished_or_is_being_trained_is_kept(keep, out):
     with busy.lock():
         said = keep("prune", "--keep", "none", "lr>=0.5")
         assert f"kept 1 run that are being trained: {busy.path.name}\n" in said
-        assert f"kept 1 run that are not finished, and go on from their checkpoints: {broken.path.name}\n" in said
+        assert f"kept 1 run that are not finished, and continue from their checkpoints: {broken.path.name}\n" in said
         for words in (["prune", "--keep", "none", "--force"], ["rm"], ["rm", "--force"]):
             assert "being trained" in keep(*words, busy.path.name, status=1)
         assert "being trained" in keep("rm", "--dry-run", busy.path.name, status=1)

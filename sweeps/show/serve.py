@@ -135,7 +135,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def _live(page: str) -> Page:
     """The page with the script, and a policy that allows it."""
     script = _script()
-    before, directive, rest = page.partition("script-src ")  # of the policy, which stands before all that is a run's
+    before, directive, rest = page.partition("script-src ")  # of the policy, which comes before any text of a run
     body, end, after = rest.rpartition("</body>")
     if not directive or not end:
         raise ValueError("the page has no policy, or no end")
@@ -213,7 +213,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/?token={self.token}"
 
     def is_ours(self, host: str) -> bool:
-        """Whether a request's Host is no name by which another site's page, rebound to our address, could come."""
+        """Whether a request's Host cannot be another site's name that was rebound to our address."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path, _, query = self.path.partition("?")
         if not self.server.is_ours(self.headers.get("Host", "")):
-            self._refuse(HTTPStatus.FORBIDDEN, "this is no name of this server; open the address that it printed")
+            self._refuse(HTTPStatus.FORBIDDEN, "this is not a name of this server; open the address that it printed")
         elif self.command not in ("GET", "HEAD"):
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "it can only be read", Allow="GET, HEAD")
         elif not self._has_token(query):
