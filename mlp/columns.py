@@ -6,7 +6,7 @@ from typing import Any
 from sweeps.runs.identity import flatten
 from sweeps.runs.schema import Check, integer, list_of, number, text
 
-# The identity's fields that are columns under a name of their own, in order; all others keep their dotted name.
+# The identity's fields with a shorter column name, in order; all others keep their dotted name.
 _COLUMNS: Mapping[str, tuple[str, Check]] = {
     "activ": ("activ.name", text()),
     "loss": ("loss.name", text()),
@@ -27,7 +27,7 @@ _SHAPE = ("model.hidden", "activ.name", "loss.name", "optim.name", "data.name", 
 
 
 def columns(identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Column → value, the ones with a name of their own first; None if it is not a network's identity.
+    """Column → value, those with a shorter name first; None if it is not a network's identity.
 
     Raises:
         InputError: it is one, but a value is not allowed.

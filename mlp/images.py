@@ -28,7 +28,7 @@ def prepare(path: Path, data: str) -> Pixels:
     """An image file as one example of the dataset ``data``: (features,) uint8.
 
     Raises:
-        InputError: it is no image, too large or blank, or the dataset's form is not known.
+        InputError: it is not an image, is too large or blank, or the dataset's form is not known.
     """
     if data not in _FORMS:
         raise InputError("data", data, f"the form of its images is not known; known: {', '.join(_FORMS)}")

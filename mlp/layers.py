@@ -66,7 +66,7 @@ class Softmax:
 
     The course report says that its backward pass is like sigmoid's, but the Jacobian is not diagonal:
     ∂s_i/∂z_j = s_i (δ_ij − s_j), and ``backward`` multiplies by all of it. Cross entropy does not use
-    this layer (:class:`mlp.losses.CrossEntropy` contains a stable softmax of its own).
+    this layer (:class:`mlp.losses.CrossEntropy` contains its own stable softmax).
     """
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ class Selection:
 
 @dataclass
 class Outcome:
-    """What came of it; of a dry run, what would."""
+    """The result; of a dry run, what would be done."""
 
     runs: list[str] = field(default_factory=list)
     files: int = 0
@@ -147,7 +147,7 @@ class _Sweeps:
             raise _Kept(f"of the sweep{'s' * (len(others) > 1)} {', '.join(map(printable, others))}{too}")
 
     def refuse_wanted(self, run: RunDir, epochs: int) -> None:
-        """Raise :class:`_Kept` if a sweep wants to go on with it."""
+        """Raise :class:`_Kept` if a sweep may still continue it."""
         wanted, name = self._epochs.get(run.path.name, (0, ""))
         if wanted > epochs:
             raise _Kept(f"that the sweep {printable(name)} may take to epoch {wanted}")
@@ -187,7 +187,7 @@ def prune(selection: Selection, keep: str = "last", *, force: bool = False, dry_
         except DamagedRun:
             raise _Kept("that cannot be read") from None
         if status is None or not status.state.is_result:
-            raise _Kept("that are not finished, and go on from their checkpoints")
+            raise _Kept("that are not finished, and continue from their checkpoints")
         is_spare = keep == "last" or run.path.name in best
         if sweeps and not is_spare:
             sweeps.refuse_shared(run)
@@ -265,7 +265,7 @@ def _delete(path: Path) -> None:
 
 
 def _each(selection: Selection, act: Callable[[RunDir, Outcome], None], dry_run: bool) -> Outcome:
-    """Act on each run under its lock; trouble with one is a reason to keep it, and the others go on."""
+    """Act on each run under its lock; a run with an error is kept, and the others are handled."""
     outcome = Outcome()
     for run in selection.runs:
         try:

@@ -128,7 +128,7 @@ def test_no_key_takes_the_name_of_a_column(out, key):
         assert main([*words, "--out", str(out)]) == 0, words
 
 
-def test_a_stranger_s_network_cannot_take_another_run_s_place(tmp_path, capsys):
+def test_a_foreign_network_cannot_take_another_run_s_place(tmp_path, capsys):
     """A config.yaml with a matching digest and an extra key: the directory's name is the run's name."""
     mine = make_run(tmp_path, seed=1)
     forged = make_run(tmp_path, seed=2)

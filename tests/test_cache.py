@@ -28,7 +28,7 @@ def test_arrays_are_mapped_and_read_only(mnist: data.Dataset) -> None:
     assert data.load("mnist", PLAIN).train.x is mnist.train.x  # one map per process
 
 
-def test_a_changed_npz_is_read_anew(cache: Path, npz: Callable[..., Options]) -> None:
+def test_a_changed_npz_is_read_again(cache: Path, npz: Callable[..., Options]) -> None:
     first = data.load("npz", npz())
     second = data.load("npz", npz(y_train=np.arange(12) % 2))
     assert first.train.y.max() == 2
@@ -91,7 +91,7 @@ def test_a_full_disk(
     assert [path.suffix for path in cache.iterdir()] == [".lock"]  # nothing half-written
 
 
-def test_a_filled_cache_serves_who_may_not_write(
+def test_a_filled_cache_serves_read_only_users(
     cache: Path, monkeypatch: pytest.MonkeyPatch, npz: Callable[..., Options], caplog: pytest.LogCaptureFixture
 ) -> None:
     options = npz()

@@ -98,7 +98,7 @@ def test_reads_again_only_what_changed(tmp_path, reads):
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "directory"])
-def test_a_damaged_cache_is_built_anew(tmp_path, reads, damage):
+def test_a_damaged_cache_is_rebuilt(tmp_path, reads, damage):
     make_runs(tmp_path, 3, epochs=50)
     before = sweeps.load(tmp_path)
     cache = tmp_path / ".collect" / "runs.npz"
@@ -127,7 +127,7 @@ def test_two_collectors_at_once(tmp_path):
     assert os.listdir(tmp_path / ".collect") == ["runs.npz"]
 
 
-def test_running_is_asked_anew_each_time(tmp_path):
+def test_running_is_checked_each_time(tmp_path):
     run = make_run(tmp_path, state="running", epochs=2, target=5)
 
     def state():

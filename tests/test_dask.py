@@ -199,7 +199,7 @@ def test_no_scheduler_is_said(monkeypatch):
 @pytest.mark.parametrize(
     ("scheme", "reason"), [("tcp", "does not answer as a scheduler within 1 s"), ("tls", "TLS"), ("ws", "Timed out")]
 )
-def test_who_listens_but_is_no_scheduler_is_not_waited_for(monkeypatch, scheme, reason):
+def test_a_server_other_than_dask_is_refused_at_once(monkeypatch, scheme, reason):
     monkeypatch.setattr(dask, "_CONNECT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}"

@@ -194,7 +194,7 @@ for path in map(Path, sys.argv[2:]):
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse"])
-def test_whatever_takes_a_file_s_place_costs_no_more_than_it(tree, tmp_path, kind):
+def test_anything_in_a_file_s_place_costs_only_that_file(tree, tmp_path, kind):
     """In 4 GB of address space, of which the libraries take the most; a reader that waits would never end."""
     run = next((tree / "runs").iterdir())
     places = [tree / place[4:] if place.startswith("out:") else run / place for place in PLACES]
@@ -384,7 +384,7 @@ def test_whole_numbers_have_an_upper_bound(value):
 
 
 @pytest.mark.parametrize("extreme", [1e308, -1e308, float("inf"), 5e-324])
-def test_an_extreme_number_in_one_run_costs_nobody_anything(tmp_path, capsys, extreme):
+def test_an_extreme_number_in_one_run_affects_no_other(tmp_path, capsys, extreme):
     make_report(tmp_path, seeds=2)
     rows = [Epoch(epoch, *[extreme] * 8) for epoch in (1, 2, 3)]
     make_run(tmp_path, seed=77, rows=rows, lr=1e308, bsz=2**63 - 1)
@@ -422,7 +422,7 @@ def test_runs_cannot_widen_the_tables_without_end(tmp_path):
 
 
 @pytest.mark.parametrize("last", [b"-9,1\n", b"1" * 400 + b",1\n", b"9,1e999\n", b"\xff,1\n", b"\n", b"9\n"])
-def test_the_last_row_of_a_stranger_s_table(tmp_path, last):
+def test_the_last_row_of_a_hostile_table(tmp_path, last):
     run = make_run(tmp_path)
     run.metrics.write_bytes(b"epoch,loss\n1,1\n" + last)
     row = last_row(run)
@@ -627,7 +627,7 @@ def test_a_cache_larger_than_its_runs_could_make_it_is_not_read(cached):
 
 
 @pytest.mark.parametrize("signature", ["", "- - - -", "- - 1:1:1 -"])
-def test_a_directory_without_files_is_no_run_whatever_the_cache_says(cached, signature):
+def test_a_directory_without_files_is_no_run_despite_the_cache(cached, signature):
     out, _, entries, epochs = cached
     (out / "runs" / "evil").mkdir()
     _cache(out, [*entries, ["evil", signature, *entries[0][2:]]], np.concatenate([epochs, epochs[:27]]))

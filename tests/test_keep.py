@@ -143,7 +143,7 @@ def test_what_is_not_finished_or_is_being_trained_is_kept(keep, out):
     with busy.lock():
         said = keep("prune", "--keep", "none", "lr>=0.5")
         assert f"kept 1 run that are being trained: {busy.path.name}\n" in said
-        assert f"kept 1 run that are not finished, and go on from their checkpoints: {broken.path.name}\n" in said
+        assert f"kept 1 run that are not finished, and continue from their checkpoints: {broken.path.name}\n" in said
         for words in (["prune", "--keep", "none", "--force"], ["rm"], ["rm", "--force"]):
             assert "being trained" in keep(*words, busy.path.name, status=1)
         assert "being trained" in keep("rm", "--dry-run", busy.path.name, status=1)
@@ -352,7 +352,7 @@ def test_tags_are_no_part_of_the_run_and_survive_it_being_replaced(keep, out):
     assert len(json.loads(run.provenance.read_text())["sessions"]) == 1
 
 
-def test_many_who_tag_one_run_at_once_lose_no_word(out):
+def test_concurrent_tags_of_a_run_are_all_kept(out):
     run = run_of(out, 0.5)
     with run.lock():  # it may be trained meanwhile
         words = [

@@ -140,7 +140,7 @@ HEADER = ",".join(stats.LayerStats._fields)
 @pytest.mark.parametrize(
     "content", ["a,b\n1,2\n", "\0\n", f"{HEADER}\n1,1,x\n", f"{HEADER}\n3,1{',1' * 7}\n2,1{',1' * 7}\n"]
 )
-def test_a_damaged_table_is_found_out_and_begun_anew(small, content, caplog):
+def test_a_damaged_table_is_found_and_restarted(small, content, caplog):
     run = RunDir(train(compose(*small, "epochs=2", "stats=true")).path)
     stats_of(run).write_text(content)
     with pytest.raises(DamagedRun):

@@ -35,7 +35,7 @@ def web():
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_who_listens_but_is_no_ray_is_not_waited_for(monkeypatch, silent, web, scheme):
+def test_a_server_other_than_ray_is_refused_at_once(monkeypatch, silent, web, scheme):
     monkeypatch.setattr(ray, "_CONNECT", 0.5)
     for port in (silent, web):
         with pytest.raises(ConnectionError, match="does not speak gRPC"):

@@ -101,7 +101,7 @@ def test_stats_of_layer_0_are_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("content", [NESTED, b'{"sessions": 5}'])
-def test_an_unreadable_provenance_is_begun_anew(tmp_path, content):
+def test_an_unreadable_provenance_is_restarted(tmp_path, content):
     run = RunDir(tmp_path)
     run.provenance.write_bytes(content)
     run.add_provenance({"python": "3"})

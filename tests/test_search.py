@@ -181,7 +181,7 @@ def test_rungs_multiply_and_end_at_the_epochs():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_same_go_on_whatever_the_order(seed):
+def test_promotions_do_not_depend_on_the_order(seed):
     rng = random.Random(seed)
     quality = {i: rng.random() for i in range(27)}
     noisy = {(i, e): quality[i] + rng.gauss(0, 1 / e) for i in range(27) for e in (3, 9, 27)}

@@ -276,7 +276,7 @@ def test_a_page_without_a_policy_is_a_defect(capsys):
     assert "no policy" in capsys.readouterr().err
 
 
-def test_the_tree_changes_with_whatever_the_page_shows(tmp_path):
+def test_the_tree_changes_with_everything_on_the_page(tmp_path):
     study, out = tmp_path / "study.yaml", tmp_path / "out"
     tree = Tree(out, [study])
     seen = [tree(), tree()]

@@ -193,7 +193,7 @@ def test_a_failure_is_recorded_and_the_run_can_go_on(small, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty", "absent", "other"])
-def test_a_damaged_checkpoint_is_found_out_and_training_begins_anew(small, tmp_path, damage, caplog):
+def test_a_damaged_checkpoint_is_found_and_training_restarts(small, tmp_path, damage, caplog):
     straight = train(compose(*small, f"out={tmp_path / 'straight'}"))
     path = train(compose(*small, "epochs=2")).path / "checkpoint.npz"
     content = bytearray(path.read_bytes())

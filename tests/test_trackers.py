@@ -481,7 +481,7 @@ def assert_in_wandb(file, run):
 
 
 @pytest.mark.heavy
-def test_wandb_offline_leaves_its_directory_and_calls_nobody(command, small, tmp_path):
+def test_wandb_offline_leaves_its_directory_and_uses_no_network(command, small, tmp_path):
     pytest.importorskip("wandb")
     with ear() as (address, callers):
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), address)

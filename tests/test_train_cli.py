@@ -114,7 +114,7 @@ def test_an_error_tells_of_control_characters_and_sends_none(command):
     assert r"\x1b[31mred" in done.stderr
 
 
-def test_a_traceback_for_those_who_ask(command):
+def test_a_traceback_on_request(command):
     assert "Traceback" in command("lr=-1", HYDRA_FULL_ERROR="1").stderr
 
 

@@ -25,7 +25,7 @@ from sweeps.show import style
 from sweeps.show.draw import page, varying
 
 MOST_COLUMNS = 4  # configurations side by side
-MOST_RUNS = 7  # landscapes in one figure, each with a colour of its own
+MOST_RUNS = 7  # landscapes in one figure, each with its own colour
 
 # (column, label, scale) of each row of panels
 _ROWS = (
@@ -101,7 +101,7 @@ def _notes(collection: Collection, runs: pd.DataFrame) -> list[str]:
 
 
 def _lines(axes: Axes, rows: pd.DataFrame, column: str, colors: Sequence[str]) -> None:
-    """A line for each layer that has the quantity; one for the network where there are no layers."""
+    """A line for each layer that has the quantity, or one for the network."""
     layers: Any = rows.groupby("layer") if "layer" in rows else [(None, rows)]
     for layer, part in layers:
         mean = part.groupby("epoch")[column].mean().dropna()
@@ -170,7 +170,9 @@ def landscape(networks: Sequence[Trained]) -> Figure:
     """
     kinds = {str(trained.config.loss) for trained in networks}
     if len(kinds) > 1:
-        raise InputError("run", ", ".join(t.config.run_id for t in networks), "losses of different kinds share no axis")
+        raise InputError(
+            "run", ", ".join(t.config.run_id for t in networks), "losses of different kinds cannot share an axis"
+        )
     if not 1 <= len(networks) <= MOST_RUNS:
         raise InputError("run", f"{len(networks)} runs", f"must be 1 to {MOST_RUNS}")
     found = [{split: _along(trained, split) for split in ("train", "test")} for trained in networks]

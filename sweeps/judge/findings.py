@@ -349,7 +349,7 @@ class Finding:
 
     @cached_property
     def history(self) -> tuple[Look, ...]:
-        """The looks so far; where no look is due yet, what there is, without a judgement."""
+        """The looks so far; before the first one is due, the data so far, without a judgement."""
         if not self.comparisons:
             return ()
         alpha = ALPHA / self.family
@@ -436,7 +436,7 @@ class Finding:
         return list(zip(self.looks, spend(self.looks, alpha), strict=True)) if self.looks else []
 
     def _look(self, n: int | None, alpha: float) -> Look:
-        """After n seeds; None: with all that there are."""
+        """After n seeds; None: with all seeds."""
         comparisons = [c if n is None else c.first(n) for c in self.comparisons]
         cells = {cell.name: cell.values for c in comparisons for cell in c.cells}
         if any(c.variance is Variance.POOLED for c in comparisons):

@@ -149,7 +149,7 @@ def spread(cells: Sequence[npt.ArrayLike], *, resolution: float = 0.0) -> Spread
     """The pooled variance within cells, and Bartlett's test of whether they share one.
 
     Args:
-        cells: of each the (n,) values; n may differ, and a cell of fewer than two says nothing.
+        cells: of each the (n,) values; n may differ, and cells with fewer than two are ignored.
         resolution: step to which the values are rounded, whose variance (step² / 12) is the least that a cell has.
     """
     samples = [sample for cell in cells if (sample := np.asarray(cell, float)).size > 1]
@@ -278,7 +278,9 @@ def probability_superior(
         return abs(found - theta) - quantile * math.sqrt(theta * (1 - theta) * shape / (x.size * y.size))
 
     def end(bound: float) -> float:
-        inside = min(max(found, 1e-12), 1 - 1e-12)  # at 0 and 1 the variance vanishes, and is no end of the interval
+        inside = min(
+            max(found, 1e-12), 1 - 1e-12
+        )  # at 0 and 1 the variance vanishes, so they cannot be ends of the interval
         return bound if found == bound else float(optimize.brentq(beyond, bound, inside))
 
     return found, (end(0.0), end(1.0))
@@ -353,7 +355,7 @@ class Ranking:
     def text(self, delta: float = 0.0) -> str:
         """The partial order: ``"ReLU > GeLU, Tanh > Sigmoid"``, a comma where no order is shown.
 
-        What is shown only of some members of a group stands behind it: ``"A, B, C (A > C)"``. ≈ joins two that are
+        Orders shown only for some members of a group follow it: ``"A, B, C (A > C)"``. ≈ joins two that are
         within ``delta`` of each other.
         """
         groups: list[list[int]] = [[]]

@@ -1,4 +1,4 @@
-"""Configurations composed with Hydra in a process that may have a Hydra of its own."""
+"""Configurations composed with Hydra, in a process that may use Hydra itself."""
 
 import contextlib
 import copy

@@ -150,7 +150,7 @@ def steps(key: str, values: RangeSweep) -> float:
 
 
 def refuse_too_many(field: str, count: float, value: str = "") -> None:
-    """Raise InputError where a sweep of so many points would fill the memory."""
+    """Raise InputError if a sweep has too many points for the memory."""
     if count > _MOST:
         said = f"{count:,}" if count < 10**15 else f"{count:.0e}"
         raise InputError(field, value or said, f"would be {said} points; a sweep has at most {_MOST:,}")

@@ -218,7 +218,7 @@ def _unseen(out: Path, host: str) -> InputError:
 
 
 def last_row(run: RunDir) -> Row | None:
-    """The last whole row of metrics.csv as it stands, cheaply; None while there is none."""
+    """The last whole row of metrics.csv, read cheaply; None while there is none."""
     try:
         with opened(run.metrics) as file:
             names = file.readline(2**16).decode().strip().split(",")
@@ -230,6 +230,6 @@ def last_row(run: RunDir) -> Row | None:
 
 
 def epochs_done(run: RunDir) -> int:
-    """Complete epochs of a run as its metrics.csv stands."""
+    """Complete epochs of a run by its metrics.csv."""
     row = last_row(run)
     return row.epoch if row else 0

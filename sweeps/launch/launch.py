@@ -182,7 +182,7 @@ class Sweep:
                 event = self._events.get_nowait()
 
     def _finalize(self, job: Job, result: Result) -> Result | None:
-        """A final result, or None if the job is to be tried again."""
+        """A final result, or None if the job will be retried."""
         del self._running[job.run_id]
         for line in result.damage:
             self._display.note(line)

@@ -169,7 +169,7 @@ def reconcile(
     shown = ", ".join(modules[:4]) + (", …" if len(modules) > 4 else "")
     said = f"{len(stale)} of {len(ended)} finished runs were made by other code ({shown})"
     if what == "refuse":
-        raise InputError("hydra.sweeper.code", "refuse", f"{said}; warn, ignore or retrain lets the sweep go on")
+        raise InputError("hydra.sweeper.code", "refuse", f"{said}; use warn, ignore or retrain")
     if what == "warn":
         print(f"warning: {said}; {retrain} trains them again, ignore says nothing")
         return ended, left

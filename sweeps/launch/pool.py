@@ -2,7 +2,7 @@
 
 Each worker is a new interpreter with its own socket, so a worker that is killed at any moment breaks only its own
 connection. It is not a child of :mod:`multiprocessing`, which would also start a resource tracker,
-import the main program in each worker, and show the workers to the host program as children of its own.
+import the main program in each worker, and show the workers to the host program as its children.
 """
 
 import contextlib

@@ -97,7 +97,7 @@ def _conditions(text: str) -> list["Filter | Expression"]:
     except InputError:
         columns = ()
     if not columns or not re.search("[=<>]| in ", text):
-        return [_parse(word) for word in words]  # raises, for the first that is no filter
+        return [_parse(word) for word in words]  # raises for the first that is not a filter
     return [Expression(text, columns)]
 
 
@@ -132,7 +132,7 @@ def _tags(table: pd.DataFrame) -> "pd.Series[Any]":
 
 def _split(text: str) -> list[str]:
     try:
-        text.encode()  # a word of the command line may hold bytes that are no text, and no column does
+        text.encode()  # a word of the command line may hold bytes that are not text
         return shlex.split(text)
     except ValueError as error:
         raise InputError("filter", text, f"cannot be read: {error}") from None

@@ -153,7 +153,7 @@ def _scan(out: Path) -> tuple[dict[str, str], list[tuple[str, str]], int]:
 def _signature(folder: str) -> tuple[str, int]:
     """What changes whenever one of the files is written, for each is replaced (inode) or grows (size); and their size.
 
-    Empty for what is no run, of which nothing may be in a cache.
+    Empty if it is not a run, and must not be in a cache.
     """
     parts, size = [], 0
     for name in _FILES:

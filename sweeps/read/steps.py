@@ -16,7 +16,7 @@ _MOST_CELLS = 2**24  # of one run, which is not trusted: a name in a single row 
 
 
 def load(out: Path, epochs: Mapping[str, int]) -> pd.DataFrame:
-    """The steps of runs, up to so many epochs of each.
+    """The steps of runs, up to an epoch of each.
 
     Args:
         out: the results tree.

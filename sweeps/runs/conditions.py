@@ -187,5 +187,5 @@ def _look_up(key: str, point: Mapping[str, Any]) -> Any:
     if key in point:
         return point[key]
     if key not in _WORDS:
-        raise _Unusable(f"there is no key {key}{suggest(key, point)}; a text wants quotes, as in activ == 'gelu'")
+        raise _Unusable(f"there is no key {key}{suggest(key, point)}; text needs quotes, as in activ == 'gelu'")
     return _WORDS[key]

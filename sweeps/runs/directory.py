@@ -45,7 +45,7 @@ _LOST = "lost"  # instead of the checksum of a table that does not come back
 
 
 class _File:
-    """The path of a run's file; most who make a RunDir ask for few."""
+    """The path of a run's file, made on demand."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -100,7 +100,7 @@ class RunDir:
         hydra = files.inside(out, "runs", run_id, ".hydra")
         files.refuse(self.log, self._lock, *(hydra / name for name in ("config.yaml", "hydra.yaml", "overrides.yaml")))
 
-    # -- who works on it -------------------------------------------------------------------------------------------
+    # -- the process that trains it --------------------------------------------------------------------------------
 
     def lock(self) -> FileLock:
         """The lock of the one process that trains; released by the kernel when the process ends."""
@@ -230,7 +230,7 @@ class RunDir:
                 Path(entry.path).unlink(missing_ok=True)
 
     def write_status(self, status: Status) -> None:
-        """On disk when this returns, unless the run goes on: "running" is worth nothing after a power cut.
+        """On disk when this returns, except for "running", which is worthless after a power cut.
 
         It gets the checksums of what was written through this object.
         """

@@ -98,7 +98,7 @@ def load(run: RunDir) -> Outcomes | None:
                 elif kind == "numbers":
                     arrays[name] = read_npy(archive, f"numbers/{name}")
             if any(array.ndim != 1 for array in arrays.values()):
-                raise ValueError("an array that is no list")
+                raise ValueError("an array that is not a list")
             return Outcomes(_whole(read_npy(archive, "epoch")), arrays)
     except FileNotFoundError:
         return None

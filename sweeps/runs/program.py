@@ -138,7 +138,7 @@ class Program:
         """Check a configuration and say which run it is.
 
         Raises:
-            InputError: a value has no canonical form, or the budget is no whole number ≥ 1.
+            InputError: a value has no canonical form, or the budget is not a whole number ≥ 1.
         """
         if self.prepare:
             return self.prepare(values)
@@ -261,7 +261,7 @@ def _canonical(key: str, value: Any) -> Any:
         return str(value.name)
     if value is None or isinstance(value, bool):
         return value
-    for plain in (int, str):  # a subclass is no type of JSON's or YAML's
+    for plain in (int, str):  # JSON and YAML do not have subclasses
         if isinstance(value, plain):
             return plain(value)
     if isinstance(value, float):

@@ -327,7 +327,7 @@ class Run:
             self._tracking.begin(self._spec.run_id, flatten(self._spec.identity), self._history)
 
     def _complete(self) -> None:
-        """Close the epoch in flight: its steps, its row, the checkpoint, the status, and who watches."""
+        """Close the current epoch: its steps, its row, the checkpoint, the status, and the tracker."""
         with self._stop.held():
             number = self._in_epoch
             assert number is not None

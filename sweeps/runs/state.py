@@ -28,7 +28,7 @@ def check(state: Any, path: str = "state") -> None:
     """Check before the first epoch that it can be restored in place.
 
     Raises:
-        InputError: it is a value of its own, as numbers, tuples and JAX arrays are.
+        InputError: it cannot be changed in place, like numbers, tuples and JAX arrays.
     """
     in_place = (MutableMapping, list, np.random.Generator, random.Random)
     if isinstance(state, np.ndarray):
@@ -101,7 +101,7 @@ def _restored(state: Any, tree: Any, path: str) -> Any:
 
 
 def _restored_mapping(state: Mapping[Any, Any], tree: Any, path: str) -> Any:
-    """One that is empty takes what there is: it is filled as training goes on."""
+    """An empty one takes anything, since it is filled during training."""
     saved = tree if isinstance(tree, Mapping) else {}
     if state and saved.keys() != state.keys():
         odd = ", ".join(str(key) for key in [*state, *saved] if (key in state) != (key in saved))
@@ -222,7 +222,7 @@ def restore_generators(states: Mapping[str, Any]) -> None:
 
 
 def encode(tree: Any) -> tuple[bytes, Arrays]:
-    """JSON, in which arrays stand by name, and the arrays. A flat mapping of arrays keeps its own names.
+    """JSON that names the arrays, and the arrays. A flat mapping of arrays keeps its own names.
 
     Raises:
         InputError: something in it has no plain form; names it.

@@ -72,7 +72,7 @@ class Status:
         """From a file, which is not trusted: checked, and without control characters in its texts.
 
         Raises:
-            TypeError, ValueError: it is no status; names the field.
+            TypeError, ValueError: it is not a status; names the field.
         """
         status = cls(**values)
         given = vars(status)

@@ -3,7 +3,7 @@
 A tracker is built as ``build(out, clock, **options)`` and imports its library only then. It finds a run that it has
 seen before by the run's id, and leaves out the epochs that it has already: a run that continues continues its record.
 
-:class:`Tracking` is how a training run calls one: on a thread of its own, where an error or a hanging server costs the
+:class:`Tracking` is how a training run calls one: on a separate thread, where an error or a hanging server costs the
 record and nothing else.
 """
 
@@ -144,7 +144,7 @@ class MLflow:
 class TensorBoard:
     """Event files in ``dir``/<run_id>: a scalar for each metric, and the configuration for the HParams tab.
 
-    A session writes a file of its own, for a killed one may have left its last record torn.
+    Each session writes a new file, since a killed one may have left its last record torn.
     """
 
     def __init__(self, out: Path, clock: Clock, *, dir: str | None) -> None:
@@ -287,7 +287,7 @@ def require(name: str) -> None:
     """
     if name != "none":
         spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:  # a directory of that name, as wandb makes one, is no package
+        if spec is None or spec.origin is None:  # a directory of that name, as wandb makes one, is not a package
             raise InputError("tracker", name, f"is not installed; {extras.install(name)}")
 
 

@@ -129,7 +129,7 @@ class Halving:
                 above.size = able
 
     def trials(self) -> tuple[Trial, ...]:
-        """As they stand."""
+        """The current trials."""
         return tuple(self._trial(number) for number in sorted({n for rung in self._rungs for n in rung.asked}))
 
     def _trial(self, number: int) -> Trial:

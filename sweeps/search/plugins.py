@@ -144,7 +144,7 @@ class SearchSweeper(LaunchingSweeper):
     def _of_the_best(self, space: Space, best: Trial) -> str | None:
         """The command that trains the best trial as far as the configuration says, without the search's ``epochs=``.
 
-        Its numbers are in full precision, so that it goes on with the trial's own run. None for an application that
+        Its numbers are in full precision, so that it continues the trial's run. None for an application that
         says in its YAML that it searches: its single runs are not ours.
         """
         arguments, budget = sys.argv[1:], f"{self.program.budget}="

@@ -48,7 +48,7 @@ class Strategy(Protocol):
     def tell(self, request: Request, measured: TrialResult) -> None: ...
 
     def trials(self) -> tuple[Trial, ...]:
-        """As they stand."""
+        """The current trials."""
 
 
 @dataclass

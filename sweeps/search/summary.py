@@ -17,7 +17,7 @@ def before(known: Search) -> str:
     """``12 trials finished already``."""
     states = Counter(trial.state for trial in known.trials)
     parts = [f"{states['finished'] + states['diverged']} trials finished already"]
-    if known.method == "halving":  # each as far as it had to go by then
+    if known.method == "halving":  # each as far as needed by then
         parts = [f"{known.epochs()} epochs trained already"]
     parts += [f"{states['failed']} to try again"] if states["failed"] else []
     return ", ".join(parts)

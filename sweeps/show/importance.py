@@ -25,7 +25,7 @@ from sweeps.runs.command import aligned
 from sweeps.runs.errors import InputError
 
 MOST_VALUES = 8
-"""Numbers with more are taken in as many groups, for a value with a single run would explain that run."""
+"""Numbers with more values are binned into this many groups, since a value with a single run would explain that run."""
 _MOST_EXACT = 6  # keys of which every order is taken: 720
 _SAMPLED = 32  # orders of more keys, and each of them backwards
 
@@ -45,7 +45,7 @@ def importance(collection: Collection, metric: str | None = None) -> pd.DataFram
         A row for each key that varies, the largest share first, then what the keys do not explain one by one:
         ``interactions`` and ``seeds`` (runs that differ in nothing else), or both in one row if no configuration has
         two runs. Columns ``key``, ``values`` (how many; missing in the last rows), ``share`` (of 1), and ``chance``:
-        the share to be expected of a key, or of the rest, if nothing had any effect.
+        the expected share of a key, or of the rest, without any effect.
         ``attrs`` has ``metric`` (the column), ``runs`` (how many count) and ``notes``, sentences on what is left out
         and what was done.
 

@@ -161,7 +161,7 @@ def _signed(x: float, digits: int) -> str:
 def _markdown(text: str) -> str:
     for special in "\\`*[]<>|&~":
         text = text.replace(special, f"\\{special}")
-    # within a word it is plain to Markdown, and so to who reads it in a terminal
+    # within a word it is plain in Markdown, and so in a terminal
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)
     return " ".join(text.split())
 

@@ -160,7 +160,7 @@ def _value_axis(axes: Axes, metric: str, values: Any) -> None:
 
 
 def _parallel(search: Search) -> Figure:
-    """Each key's axis stands upright, the objective's last; spans as they were searched, choices in their order."""
+    """A vertical axis for each key, the objective's last; spans as they were searched, choices in their order."""
     space = search.space[:_MOST_KEYS]
     values, sign = _values(search), _sign(search)
     order = sorted((trial for trial in search.trials if trial.number in values), key=lambda t: sign * values[t.number])

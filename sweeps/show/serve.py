@@ -1,12 +1,12 @@
-"""The report page on localhost, built again as the runs go on.
+"""The page on localhost, built again while runs train.
 
-    Pages   the page as of now, built when the results tree has changed, and not all the time
+    Pages   the current page, built only when the results tree has changed
     Tree    whether it has changed
-    Server  HTTP in front of it: GET and HEAD alone, and nothing without the token in the address
+    Server  HTTP: only GET and HEAD, and nothing without the token in the address
 
 The page is the one that :mod:`sweeps.show.report` writes, with one more script (serve.js). It asks for ``version``
-every second, and loads the page again when that is another; for this alone the page's policy lets it connect, to its
-own origin. While no browser asks, nothing is built.
+every second, and reloads the page when it has changed; only for this does the page's policy let it connect, to its own
+origin. While no browser asks, nothing is built.
 """
 
 import base64
@@ -38,7 +38,7 @@ from sweeps.runs.files import listed
 from sweeps.search import record
 from sweeps.show.listing import Watch
 
-_REST = 4  # times as long as building took, before the tree is looked at again: training has the processor
+_REST = 4  # times as long as building took, before the tree is checked again: training needs the processor
 _LEAST_REST = 1.0  # seconds
 _PATIENCE = 60  # seconds for a client to send its request
 
@@ -54,11 +54,11 @@ class Page(NamedTuple):
 
 
 class Pages:
-    """The page as of now; for any number of threads, of which one builds.
+    """The current page; for any number of threads, of which one builds.
 
     Args:
-        build: the page's HTML; raises InputError with what is to be said instead of a page.
-        fingerprint: changes whenever ``build`` would give another page.
+        build: the page's HTML; raises InputError with a message to show instead of the page.
+        fingerprint: changes whenever ``build`` would return another page.
     """
 
     def __init__(self, build: Callable[[], str], fingerprint: Callable[[], str]) -> None:
@@ -68,7 +68,7 @@ class Pages:
         self._seen, self._next = "", 0.0
 
     def newest(self) -> Page:
-        """Built now if there is need; while another thread builds, the one before."""
+        """Build it now if needed; while another thread builds, return the previous one."""
         page = self._page
         if self._lock.acquire(blocking=page is None):
             try:
@@ -93,13 +93,13 @@ class Pages:
                 return _live(self._build())
         except (InputError, DamagedRun, OSError) as error:
             return _instead(str(error))
-        except Exception as error:  # a defect; it may be another study's or run's, and the next page may do
+        except Exception as error:  # a defect; perhaps of one study or run, so the next page may work
             traceback.print_exc()
             return _instead(f"{type(error).__name__}: {error}")
 
 
 class Tree:
-    """What a page is made of, looked at without reading it: called, it gives a text that changes with any of it.
+    """The page's sources, without reading them: calling it returns a text that changes with any of them.
 
     Args:
         others: files beside the results tree ``out``.
@@ -133,9 +133,9 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def _live(page: str) -> Page:
-    """The page with the script, and what its policy must let that do."""
+    """The page with the script, and a policy that allows it."""
     script = _script()
-    before, directive, rest = page.partition("script-src ")  # of the policy, which stands before all that is a run's
+    before, directive, rest = page.partition("script-src ")  # of the policy, which comes before any text of a run
     body, end, after = rest.rpartition("</body>")
     if not directive or not end:
         raise ValueError("the page has no policy, or no end")
@@ -146,12 +146,12 @@ def _live(page: str) -> Page:
 
 
 def _instead(message: str) -> Page:
-    """A page that says why there is none, and goes when there is one."""
+    """A page that says why there is none, and reloads when there is one."""
     script, style = _script(), "body { font: 1rem/1.5 system-ui; margin: 3rem; color-scheme: light dark }"
     said = html.escape("\n".join(map(printable, message.split("\n"))))
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Sweeps</title><style>{style}</style>'
-        f"<h1>There is no page yet</h1><p>{said}</p><p>It will be here as soon as that has changed.</p>"
+        f"<h1>There is no page yet</h1><p>{said}</p><p>It will appear here as soon as that has changed.</p>"
     )
     version = _version(text)
     policy = (
@@ -178,16 +178,16 @@ def _version(text: str) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Listens when it is made, on one address.
+    """Listens on one address from its creation.
 
     Args:
         port: 0 for any that is free.
 
     Raises:
-        InputError: the port is taken, or there is no such host here.
+        InputError: the port is in use, or there is no such host here.
     """
 
-    daemon_threads = True  # Ctrl-C ends the process, whatever they are at
+    daemon_threads = True  # Ctrl-C ends the process, also while they answer
 
     def __init__(self, host: str, port: int, pages: Pages) -> None:
         self.pages, self.host, self.token = pages, host, secrets.token_urlsafe(24)
@@ -202,18 +202,18 @@ class Server(ThreadingHTTPServer):
             raise InputError("--host", host, f"cannot be listened on ({error.strerror})") from None
 
     def server_bind(self) -> None:
-        """Without HTTPServer's look for the host's full name, which may wait for a name server."""
+        """Without HTTPServer's lookup of the host's full name, which may wait for a name server."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.server_address[1]
 
     @property
     def url(self) -> str:
-        """The address to open, token and all."""
+        """The address to open, with the token."""
         host = "localhost" if ipaddress.ip_address(str(self.server_address[0])).is_unspecified else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/?token={self.token}"
 
     def is_ours(self, host: str) -> bool:
-        """Whether a request's Host is no name by which another site's page, rebound to our address, could come."""
+        """Whether a request's Host cannot be another site's name that was rebound to our address."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -225,7 +225,7 @@ class Server(ThreadingHTTPServer):
         return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no error."""
+        """A client that has gone is not an error."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
@@ -239,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path, _, query = self.path.partition("?")
         if not self.server.is_ours(self.headers.get("Host", "")):
-            self._refuse(HTTPStatus.FORBIDDEN, "this is no name of this server; open the address that it printed")
+            self._refuse(HTTPStatus.FORBIDDEN, "this is not a name of this server; open the address that it printed")
         elif self.command not in ("GET", "HEAD"):
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, "it can only be read", Allow="GET, HEAD")
         elif not self._has_token(query):
@@ -278,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def version_string(self) -> str:
-        """What we are, and not of what version."""
+        """The product, without its version."""
         return "sweeps"
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -288,7 +288,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serve(server: Server) -> None:
     """Until Ctrl-C."""
     with server:
-        print(f"{server.url}\nread-only, as the runs go on; Ctrl-C ends it", flush=True)
+        print(f"{server.url}\nread-only, renewed while runs train; Ctrl-C ends it", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

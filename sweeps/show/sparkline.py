@@ -1,4 +1,4 @@
-"""What a terminal has room for beside each run: the curve of its metric in a few characters, and its size on disk."""
+"""Two columns of ``ls`` in a wide terminal: the curve of a run's metric in a few characters, and its size on disk."""
 
 import contextlib
 import math
@@ -17,14 +17,14 @@ _ASCII = "_.-~=+*#"
 _WIDTH = 12
 
 Column = tuple[str, list[str], bool]
-"""Title, cells, and whether they stand to the right."""
+"""Title, cells, and whether they are right-aligned."""
 
 
 def columns(collection: Collection, runs: Sequence[str], encoding: str) -> Iterator[Column]:
     """``curve``, of the metric that the collection's runs judge by, and ``size``, in the order of ``runs``.
 
     Args:
-        encoding: of the terminal; where it has no blocks, the curve is of ASCII.
+        encoding: of the terminal; without block characters, the curve is ASCII.
     """
     metric, _ = summary.judged(collection)
     if metric is not None:

@@ -296,7 +296,7 @@ def _template(field: str, value: object) -> str:
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(words) if name is not None]
     except ValueError as error:
-        raise InputError(field, value, f"is no template of {{key}}s: {error}") from None
+        raise InputError(field, value, f"is not a template of {{key}}s: {error}") from None
     if not names or not all(name.replace("_", "").isalnum() for name in names):
         raise InputError(field, value, "must name settings in braces, as in '{activ}-{model}'")
     return words

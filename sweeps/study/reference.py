@@ -12,7 +12,7 @@ from sweeps.study.hypotheses import Settings
 from sweeps.study.select import equals
 
 POINTS = ("line", "figure", "metric", "epoch", "value")
-"""Columns of :func:`curves` that are no keys of the baseline."""
+"""Columns of :func:`curves` that are not keys of the baseline."""
 
 
 def curves(study: Study) -> pd.DataFrame:
