@@ -280,7 +280,7 @@ def run_id(small, command, tmp_path):
     return run
 
 
-READERS = ("ls", "collect", "tables --rows lr", "show RUN", "watch --once", "claims", "report", "diff RUN RUN")
+READERS = ("ls", "collect", "tables --rows lr", "show RUN", "watch --once", "report", "diff RUN RUN")
 
 
 @pytest.mark.heavy
