@@ -181,7 +181,7 @@ def test_commands_for_runs_of_another_program(out, capsys):
     assert "| 8         | 2.0100 ± 0.0000" not in run("tables", "--rows", "net.width", "--cols", "lr", only)[1]
     assert "1.5100 ± 0.0000" in run("tables", "--rows", "net.width", "--cols", "lr", only)[1]
     for words, stem in (
-        (["curves", only], "curves-loss"),
+        (["curves", only], "curves-loss-program=app_train_fit-96e6a0"),
         (["curves", "--metric", "val/perplexity", "--by", "lr"], "curves-val_perplexity-by-lr"),
         (["heatmap", "--x", "lr", "--y", "net.width"], "heatmap-best_loss-lr-net_width"),
         (["heatmap", "--x", "lr", "--y", "seed", "--value", "val/perplexity"], "heatmap-val_perplexity-lr-seed"),

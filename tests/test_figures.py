@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from conftest import ROOT
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -439,6 +440,15 @@ def test_few_epochs_show_every_point(tmp_path, epochs):
     axes = figure_of("fig5", sweeps.load(tmp_path)).axes[0]
     assert {len(line.get_markevery()) for line in axes.lines if not is_reference(line)} == {epochs}
     assert list(axes.get_xticks()) == list(range(1, epochs + 1))
+
+
+def test_after_one_epoch_intervals_are_bars(tmp_path):
+    for lr, seed in itertools.product((0.1, 0.01), (0, 1, 2)):
+        make_run(tmp_path, lr=lr, seed=seed, epochs=1)
+    axes = figures.curves(sweeps.load(tmp_path), by="lr").axes[0]
+    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
+    assert len(bars) == 2
+    assert all(np.ptp(bar.get_segments()[0][:, 1]) > 0 for bar in bars)
 
 
 def test_flawless_accuracy_has_a_place_on_the_axis(tmp_path):

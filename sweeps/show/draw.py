@@ -190,6 +190,8 @@ def draw(
         x, mean, half = (curve.rows[column].to_numpy(float) for column in ("epoch", "mean", "half"))
         if np.isfinite(half).any():
             axes.fill_between(x, mean - half, mean + half, color=curve.style.color, alpha=0.18, linewidth=0)
+            if len(x) == 1:  # a band of no width
+                axes.vlines(x, mean - half, mean + half, color=curve.style.color, alpha=0.5, linewidth=1.5)
         marked = _marked(len(x), i, linear)
         for part, dashes in ((slice(curve.whole), "solid"), (slice(curve.whole, None), FEWER)):
             places = range(len(x))[part]

@@ -284,8 +284,8 @@ class _Cells:
         count = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
         diverged, short = self.diverged.any(), self.short.any()
         return [
-            f"One {unit} a cell" if sizes == [1] else f"Mean of n = {count} {unit}s a cell",
-            f"after {self.horizon} epochs." if self.horizon > 1 else "each.",
+            (f"One {unit} a cell" if sizes == [1] else f"Mean of n = {count} {unit}s a cell")
+            + (f" after {self.horizon} epochs." if self.horizon > 1 else "."),
             f"×: so many {unit}s diverged, and are left out." if diverged else "",
             f"…: so many have not come to epoch {self.horizon}, and are left out." if short else "",
             "Blank: no runs." if not (self.n + self.diverged + self.short).all() else "",
