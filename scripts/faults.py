@@ -367,7 +367,7 @@ def _cgroup(controller: str, limits: dict[str, tuple[str, int]]) -> Iterator[lis
 def out_of_memory(lab: Lab, tries: int) -> list[Trial]:
     """the kernel kills a worker that is out of memory"""
     words = (
-        "model.hidden=[16],[3000,3000]",
+        "model.hidden=[16],[5000,5000]",  # about 1 GB where twice 50 MB is enough for the other
         "epochs=2",
         "bsz=320",
         "hydra.launcher.retries=1",
