@@ -335,10 +335,16 @@ def test_the_page_follows_a_sweep_and_keeps_its_fragment(browser, command, small
             assert done.returncode == 0, done.stderr
             answer = until(shown, lambda answer, count=count: runs(answer) == count)
             assert answer[1] == "#runs"
-        until(lambda: shown()[0], lambda text: "4 finished" in text)
         asked = browser.requests()
         assert {urlsplit(url).netloc for url in asked} == {urlsplit(served.url).netloc}
         assert {urlsplit(url).path for url in asked} <= {"/", "/version", "/favicon.ico"}
         assert [error for error in browser.errors() if "favicon" not in error] == []
+
+
+@test_report.in_browser
+def test_the_page_says_when_nothing_serves_it_any_more(browser, out):
+    with serving(out, cwd=out) as served:
+        browser._call("POST", "/url", {"url": served.url})
+        title = browser.run("return document.title")
         served.process.send_signal(signal.SIGINT)
-        until(lambda: browser.run("return document.title"), lambda title: title.startswith("(not connected)"))
+        until(lambda: browser.run("return document.title"), lambda shown: shown == f"(not connected) {title}")
