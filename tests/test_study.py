@@ -126,8 +126,8 @@ def test_seeds_for_design_are_not_fresh():
     assert small(seeds=[5, 3, 4]).seeds.fresh(5) == (5, 3, 4, 0, 1)
 
 
-def test_overrides_leave_the_baseline_out_and_use_the_programs_words(study):
-    assert study.overrides({"activ": "gelu", "model": "512x256", "lr": 0.01}) == ("activ=gelu", "model=mlp2")
+def test_differences_leave_the_baseline_out_and_use_the_programs_words(study):
+    assert study.differences({"activ": "gelu", "model": "512x256", "lr": 0.01}) == ("activ=gelu", "model=mlp2")
     assert study.label({"model": "512x256", "activ": "gelu"}) == "GeLU 2L"
 
 
