@@ -6,6 +6,7 @@ makes the commands short.
 """
 
 import ast
+import html
 import importlib.util
 import os
 import re
@@ -134,6 +135,17 @@ def test_the_tree_of_folders_is_that_of_the_files():
             there |= {f"{path.relative_to(ROOT)}/" for path in [package, *folders] if path.name != "__pycache__"}
             there |= {str(path.relative_to(ROOT)) for path in modules}
     assert listed == there
+
+
+def test_the_pictures_are_of_the_readme_s_sweep():
+    script = (ROOT / "scripts" / "pictures.py").read_text()
+    sweep = re.search(r'^SWEEP = "(.+)"$', script, re.MULTILINE)[1]
+    readme = (ROOT / "README.md").read_text()
+    assert f"\n{sweep}\n" in readme
+    drawn = (ROOT / "docs" / "pictures" / "terminal.svg").read_text()
+    assert sweep in html.unescape(drawn).replace("\xa0", " ")
+    for picture in re.findall(r"!\[.+\]\((.+)\)", readme):
+        assert (ROOT / picture).stat().st_size < 200_000, picture
 
 
 @pytest.fixture
