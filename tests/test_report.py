@@ -185,7 +185,8 @@ def collection(tmp_path_factory):
         if column not in ("run", "state", "updated"):
             runs[column] = runs[column].where(runs["seed"] != 7, HOSTILE)
     runs["optim.note"] = [HOSTILE if activ == "gelu" else None for activ in runs["activ"]]
-    runs["config." + "x" * LONG] = ["y" * LONG if activ == "tanh" else "\x00\x1b\u2028=1+1" for activ in runs["activ"]]
+    runs["config." + "x" * LONG] = ["y" * LONG if activ == "tanh" else "z" for activ in runs["activ"]]
+    runs["blas"] = "\x00\x1b\u2028=1+1"
     for metric in ("train_loss", "train_acc", "best_valid_acc"):  # synthetic runs of a seed are all alike
         runs[metric] -= 1e-4 * np.random.default_rng(0).permutation(len(runs))
     return replace(loaded, runs=runs, problems=(f"outputs/runs/{HOSTILE}: empty",))

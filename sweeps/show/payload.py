@@ -7,7 +7,7 @@ once, and the numbers of curves are float32 in base64, which is read without par
 import base64
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import pandas as pd
 from sweeps.read import summary
 from sweeps.read.collect import TIMES, Collection
 from sweeps.runs.directory import RunDir
-from sweeps.runs.errors import printable
+from sweeps.runs.errors import InputError, printable
 from sweeps.runs.reading import read_composed
 from sweeps.show.draw import kind_of, varying
+from sweeps.show.importance import importance
 from sweeps.show.listing import said_columns
 from sweeps.study.file import Study
 
@@ -40,7 +41,7 @@ _GREATEST = 3e38  # of float32, about
 
 def payload(collection: Collection, study: Study | None = None) -> str:
     """``columns`` (of the runs), ``judged`` (the column that ranks them), ``metrics``, ``epochs`` and ``steps`` (the
-    curves), and ``t`` (quantiles for 95 % intervals, by degrees of freedom).
+    curves), ``importance``, and ``t`` (quantiles for 95 % intervals, by degrees of freedom).
     """
     whole = collection.runs
     runs = whole.head(MOST_RUNS)
@@ -52,14 +53,16 @@ def payload(collection: Collection, study: Study | None = None) -> str:
     kinds = {metric: kind_of(metric, collection, study) for metric in metrics}
     curves = _curves(runs, epochs, metrics)
     steps = _steps(collection, runs) if len(runs) <= MOST_STEPPED else None
+    columns = _columns(collection, study, runs, (judged, maximize))
     content = {
         "count": len(runs),
         "judged": None if judged is None else f"best_{summary.column_of(judged, runs)}",
-        "columns": _columns(collection, study, runs, (judged, maximize)),
+        "columns": columns,
         "metric": judged,
         "metrics": [{"key": m, "title": k.title, "axis": k.axis, "scale": k.scale} for m, k in kinds.items()],
         "epochs": curves,
         "steps": steps,
+        "importance": _importance(collection, columns),
         "t": [_round(float(summary.half_width(1.0, df + 1)) * math.sqrt(df + 1)) for df in range(1, 31)],
     }
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -195,6 +198,27 @@ def _cut_name(name: str, taken: set[str]) -> str:
         count += 1
         found = f"{short} ({count})"
     taken.add(found)
+    return found
+
+
+def _importance(collection: Collection, columns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Measure → what explains its variance over all runs, or the reason why that is not known."""
+    found: dict[str, Any] = {}
+    for name in [column["name"] for column in columns if column["kind"] == "measure"][:_MOST_METRICS]:
+        try:
+            table = importance(collection, name)
+        except InputError as error:
+            found[name] = {"reason": _cut(str(error), _LONGEST_TEXT)}
+            continue
+        rows = table.astype({"values": object}).where(table.notna(), None).to_numpy().tolist()
+        found[name] = {
+            "runs": table.attrs["runs"],
+            "notes": [_cut(note, _LONGEST_TEXT) for note in table.attrs["notes"]],
+            "rows": [
+                [_cut(key, _LONGEST_NAME), values, _round(share, 4), _round(chance, 4)]
+                for key, values, share, chance in rows
+            ],
+        }
     return found
 
 

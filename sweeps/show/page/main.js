@@ -5,6 +5,7 @@ const VIEWS = {
   scatter: { show: scatterView, csv: scatterCsv },
   parallel: { show: parallelView, csv: parallelCsv },
   difference: { show: differenceView, csv: differenceCsv },
+  importance: { show: importanceView, csv: importanceCsv },
 };
 const viewName = () => (state.view in VIEWS ? state.view : "curves");
 
@@ -17,7 +18,7 @@ function show() {
     $(`view-${other}`).hidden = !is;
   }
   VIEWS[name].show();
-  $("save-svg").hidden = name === "difference";
+  $("save-svg").hidden = !$(name);
   writeAddress();
 }
 

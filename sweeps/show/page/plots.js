@@ -400,3 +400,32 @@ function differenceCsv() {
   const { shown, keys, lines } = differenceLines();
   return csv([["column", ...shown.map((row) => label(row, keys))], ...[...lines.keys, ...lines.measures, ...lines.facts].map((column) => [column.name, ...shown.map((row) => row.value(column))])]);
 }
+
+// -- importance ---------------------------------------------------------------------------------------------------------
+
+const REST = ["interactions", "seeds", "interactions and noise"]; // what no key explains alone
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+function bar(share, chance, isKey) {
+  const picture = draw("svg", { class: "share", viewBox: "0 0 200 14", width: 200, height: 14, "aria-hidden": "true" });
+  picture.append(draw("rect", { class: isKey ? "area c0" : "area rest", x: 0, y: 2, width: Math.max(200 * share, 0.5), height: 10 }));
+  picture.append(draw("path", { class: "chance", d: `M${(200 * chance).toFixed(1)},0v14` }));
+  return picture;
+}
+
+function importanceView() {
+  const found = data.importance[state.by], box = $("importance-table");
+  box.tHead.replaceChildren();
+  box.tBodies[0].replaceChildren();
+  $("importance-more").textContent = "";
+  if (!found || found.reason) { $("importance-note").textContent = found ? `None: ${found.reason}.` : "None was computed for this column."; return; }
+  $("importance-note").textContent = `How much of the variance of ${titleOf(byColumn())} each key explains, over ${counted(found.runs, "run")}, whatever the filter. The mark: what a key without effect would have by chance.`;
+  box.tHead.append(make("tr", {}, ...["Key", "Values", "Share", "", "By chance"].map((text, i) => make("th", { scope: "col", className: [1, 2, 4].includes(i) ? "number" : "" }, text))));
+  for (const [key, values, share, chance] of found.rows) {
+    box.tBodies[0].append(make("tr", {}, make("th", { scope: "row" }, key), make("td", { className: "number" }, values ?? ""), make("td", { className: "number" }, percent(share)),
+      make("td", {}, bar(share, chance, !REST.includes(key))), make("td", { className: "number" }, percent(chance))));
+  }
+  $("importance-more").textContent = found.notes.join(" ");
+}
+
+const importanceCsv = () => csv([["key", "values", "share", "chance"], ...(data.importance[state.by]?.rows ?? [])]);
