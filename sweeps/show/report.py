@@ -171,7 +171,7 @@ def _notes(collection: Collection) -> list[str]:
     stopped = runs[runs["state"] == "diverged"]
     if len(stopped):
         keys = [*varying(runs), *(["seed"] if "seed" in runs.columns else [])] or ["run"]
-        labels = [style.label(map(style.name, keys), run) for run in stopped[keys].head(5).itertuples(index=False)]
+        labels = [style.label(keys, run) for run in stopped[keys].head(5).itertuples(index=False)]
         more = f" and {len(stopped) - 5:,} more" if len(stopped) > 5 else ""
         notes.append(f"Diverged, and marked as such everywhere: {'; '.join(labels)}{more}.")
     if len(runs) > MOST_RUNS:
