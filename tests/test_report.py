@@ -5,6 +5,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -12,18 +13,25 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
 from markupsafe import escape
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.image import imread
 from synthetic import history, make_other, make_report, make_run
 
 import sweeps
 from sweeps.judge.hypotheses import evaluate
 from sweeps.runs.errors import InputError
-from sweeps.show import payload, report
+from sweeps.show import inline, payload, report
+from sweeps.show.dark import PAGE, on_dark
+from sweeps.show.draw import render
+from sweeps.show.figures import figure
+from sweeps.show.importance import importance
 from sweeps.study import file
 
 STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
@@ -187,7 +195,7 @@ def collection(tmp_path_factory):
     runs["optim.note"] = [HOSTILE if activ == "gelu" else None for activ in runs["activ"]]
     runs["config." + "x" * LONG] = ["y" * LONG if activ == "tanh" else "z" for activ in runs["activ"]]
     runs["blas"] = "\x00\x1b\u2028=1+1"
-    for metric in ("train_loss", "train_acc", "best_valid_acc"):  # synthetic runs of a seed are all alike
+    for metric in ("train_loss", "train_acc", "test_acc", "best_valid_acc"):  # synthetic runs of a seed are all alike
         runs[metric] -= 1e-4 * np.random.default_rng(0).permutation(len(runs))
     return replace(loaded, runs=runs, problems=(f"outputs/runs/{HOSTILE}: empty",))
 
@@ -362,6 +370,45 @@ def test_the_policy_keeps_out_a_script_that_gets_in(browser, page):
     )
     assert browser.run("return window.hacked ?? null") is None
     assert any("Content Security Policy" in message for message in browser.errors())
+
+
+def points(path):
+    """The points of a path of straight lines, wherever it is relative."""
+    found, at = [], np.zeros(2)
+    for command, numbers in re.findall(r"([MLl])([^MLlz]*)", path):
+        for pair in np.reshape([float(number) for number in re.findall(r"-?(?:\d*\.)?\d+", numbers)], (-1, 2)):
+            at = at + pair if command == "l" else pair
+            found.append(at)
+    return np.array(found)
+
+
+def test_a_picture_in_the_page_is_the_figure(collection):
+    drawn = figure(STUDY, STUDY.figures["fig5"], collection)
+    whole = render(drawn, "svg").decode()
+    small = unquote(inline.address(drawn).removeprefix("data:image/svg+xml,"))
+    assert len(small) < len(whole) / 1.5
+    before, after = (
+        [path.get("d") for path in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")]
+        for svg in (whole, small)
+    )
+    straight = [(old, new) for old, new in zip(before, after, strict=True) if not re.search("[QC]", old)]
+    assert len(straight) > 50
+    for old, new in straight:
+        assert points(old) == pytest.approx(points(new), abs=0.051)
+    for color, dark in re.findall(r"light-dark\((#\w+),(#\w+)\)", small):
+        assert to_hex(on_dark(color)) == dark
+    assert not re.search(r": #[0-9a-f]{6}", small)
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_figures_have_the_page_s_colours(opened, scheme, tmp_path):
+    opened.size(1280, 900, scheme)
+    place = "const box = document.querySelector('#figures img').getBoundingClientRect();"
+    x, y = opened.run(place + "return [box.left + 4, box.top + scrollY + 4]")
+    opened.screenshot(tmp_path / "page.png")
+    seen = imread(tmp_path / "page.png")[round(y), round(x), :3]
+    assert seen == pytest.approx(to_rgb({"light": "white", "dark": PAGE}[scheme]), abs=0.01)
 
 
 @in_browser
@@ -734,9 +781,26 @@ def test_no_saved_text_is_a_formula(opened):
 
 
 @in_browser
+def test_importance_is_of_what_the_table_is_by(opened, collection):
+    opened.click("tab-importance")
+    rows = (
+        "return [...document.querySelectorAll('#importance-table tbody tr')]"
+        ".map((row) => [row.cells[0].textContent, row.cells[2].textContent])"
+    )
+    for column in ("best_valid_acc", "train_loss"):
+        opened.set("by", column)
+        table = importance(collection, column)
+        assert dict(opened.run(rows)) == {
+            key if len(key) < 80 else key[:80] + f"… ({len(key):,} characters)": f"{100 * share:.1f} %"
+            for key, share in zip(table["key"], table["share"], strict=True)
+        }
+    assert opened.count("#importance-table svg.share") > 5
+
+
+@in_browser
 def test_tabs_go_by_arrows(opened):
     opened.run("document.getElementById('tab-curves').focus()")
-    for name in ("scatter", "parallel", "difference", "curves"):
+    for name in ("scatter", "parallel", "difference", "importance", "curves"):
         opened.press("Right")
         assert opened.run("return document.activeElement.id") == f"tab-{name}"
         assert opened.run(

@@ -146,8 +146,8 @@ def _sections(about: dict[str, Any]) -> list[tuple[str, str]]:
 def _facts(collection: Collection, findings: Sequence[Finding]) -> list[tuple[str, str]]:
     runs = collection.runs
     states = runs["state"].value_counts()
-    ended = f" ({', '.join(f'{count:,} {state}' for state, count in states.items())})"
-    facts = {"Runs": f"{len(runs):,}{ended if {*states.index} != {'finished'} else ''}"}
+    ended = ", ".join(f"{count:,} {state}" for state, count in states.items())
+    facts = {"Runs": f"{len(runs):,} ({ended})" if len(states) > 1 else ended}
     facts["Configurations"] = f"{_configurations(runs):,}"
     seeds = explore.ordered(runs["seed"]) if "seed" in runs.columns else []
     if len(seeds) > 1:
