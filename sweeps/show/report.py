@@ -48,7 +48,7 @@ from sweeps.study.file import FigureSpec, Study
 _TITLE = "Runs, compared"
 _MOST_PROBLEMS = 50
 _MOST_TRIALS = 10  # of a search
-_SCRIPTS = ("state.js", "axes.js", "table.js", "plots.js", "main.js")
+_SCRIPTS = ("state.js", "axes.js", "table.js", "curves.js", "points.js", "difference.js", "main.js")
 
 
 def write(collection: Collection, out: Path, study: Study | None = None) -> Path:

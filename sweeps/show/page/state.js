@@ -71,7 +71,8 @@ const quantile = (df) => data.t[df - 1] ?? 1.959964 + 2.37227 / df + 2.8225 / df
 // Mean, half of the 95 % interval and number of those that are there.
 function interval(values) {
   const there = values.filter((value) => !missing(value));
-  const n = there.length, mean = there.reduce((a, b) => a + b, 0) / n;
+  const n = there.length,
+    mean = there.reduce((a, b) => a + b, 0) / n;
   if (n < 2) return { n, mean: n ? mean : null, half: null, variance: null };
   const variance = there.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1);
   return { n, mean, half: quantile(n - 1) * Math.sqrt(variance / n), variance };
@@ -89,10 +90,30 @@ function difference(a, b) {
 
 const LISTS = ["group", "cols", "chosen", "open"];
 const DEFAULTS = {
-  by: data.judged ?? MEASURES[0]?.name ?? "", rows: "groups", group: null, cols: null, sort: "", filter: "", page: "0",
-  chosen: null, only: "", open: null, view: "curves",
-  metric: data.metric ?? data.metrics[0]?.key ?? "", x: "epoch", lines: "mean", smooth: "0", logx: "", logy: "", zoom: "", at: "",
-  sx: "", sy: "", color: "", slogx: "", slogy: "",
+  by: data.judged ?? MEASURES[0]?.name ?? "",
+  rows: "groups",
+  group: null,
+  cols: null,
+  sort: "",
+  filter: "",
+  page: "0",
+  chosen: null,
+  only: "",
+  open: null,
+  view: "curves",
+  metric: data.metric ?? data.metrics[0]?.key ?? "",
+  x: "epoch",
+  lines: "mean",
+  smooth: "0",
+  logx: "",
+  logy: "",
+  zoom: "",
+  at: "",
+  sx: "",
+  sy: "",
+  color: "",
+  slogx: "",
+  slogy: "",
 };
 const state = { ...DEFAULTS };
 
@@ -133,16 +154,22 @@ const CONDITION = new RegExp(`^(${PART}+)(<=|>=|!=|=|<|>)(.*)$`, "s");
 const VALUES = /(?:"(?:[^"\\]|\\.)*"?|[^,"])+/g;
 
 const OPERATORS = {
-  "=": (a, b) => b.some((x) => compare(a, x) === 0), "!=": (a, b) => b.every((x) => compare(a, x) !== 0),
-  "<": (a, [b]) => compare(a, b) < 0, "<=": (a, [b]) => compare(a, b) <= 0,
-  ">": (a, [b]) => compare(a, b) > 0, ">=": (a, [b]) => compare(a, b) >= 0,
+  "=": (a, b) => b.some((x) => compare(a, x) === 0),
+  "!=": (a, b) => b.every((x) => compare(a, x) !== 0),
+  "<": (a, [b]) => compare(a, b) < 0,
+  "<=": (a, [b]) => compare(a, b) <= 0,
+  ">": (a, [b]) => compare(a, b) > 0,
+  ">=": (a, [b]) => compare(a, b) >= 0,
 };
 
 let haystack = null;
 function hay(run) {
   haystack ??= [];
-  const searched = hay.columns ??= columns.filter((column) => !column.constant && !column.numeric);
-  return haystack[run] ??= searched.map((column) => column.at(run) ?? "").join("\n").toLowerCase();
+  const searched = (hay.columns ??= columns.filter((column) => !column.constant && !column.numeric));
+  return (haystack[run] ??= searched
+    .map((column) => column.at(run) ?? "")
+    .join("\n")
+    .toLowerCase());
 }
 
 // Each word of the filter: its text, its column if it is a condition, and the test of a value or of a run.
@@ -151,31 +178,45 @@ function conditions(filter) {
     const [, rawName, sign, rest] = text.match(CONDITION) ?? [];
     const name = rawName && unquoted(rawName);
     if (["tag", "tags"].includes(name) && ["=", "!="].includes(sign)) {
-      const tags = rest.split(","), at = columnOf.get("tags").at;
+      const tags = rest.split(","),
+        at = columnOf.get("tags").at;
       const tagged = (run) => (at(run) ?? "").split(",").some((tag) => tags.includes(tag));
       return { text, holds: (run) => tagged(run) === (sign === "=") };
     }
     const column = columnOf.get(name);
     if (column) {
-      const values = (rest.match(VALUES) ?? [""]).map(unquoted).map((x) => (column.numeric && x !== "" && !isNaN(x) ? Number(x) : x));
+      const values = (rest.match(VALUES) ?? [""])
+        .map(unquoted)
+        .map((x) => (column.numeric && x !== "" && !isNaN(x) ? Number(x) : x));
       const test = (value) => (missing(value) ? sign === "=" && values.includes("") : OPERATORS[sign](value, values)); // name= is: has none
       return { text, column, sign, values, test, holds: (run) => test(column.at(run)) };
     }
     const part = unquoted(text).toLowerCase();
-    const always = columns.some((column) => column.constant && String(column.at(0) ?? "").toLowerCase().includes(part));
+    const always = columns.some(
+      (column) =>
+        column.constant &&
+        String(column.at(0) ?? "")
+          .toLowerCase()
+          .includes(part),
+    );
     return { text, holds: (run) => always || hay(run).includes(part) };
   });
 }
 
 // The filter with other conditions on one column: what a brush leaves.
 function withConditions(filter, column, fresh) {
-  const others = conditions(filter).filter((condition) => condition.column !== column).map((condition) => condition.text);
+  const others = conditions(filter)
+    .filter((condition) => condition.column !== column)
+    .map((condition) => condition.text);
   return [...others, ...fresh].join(" ");
 }
 
 // -- rows: groups of runs, or single ones ---------------------------------------------------------------------------------
 
-const groupKeys = () => (state.group === null ? KEYS : state.group.map((name) => columnOf.get(name)).filter((c) => c && ["key", "seed"].includes(c.kind)));
+const groupKeys = () =>
+  state.group === null
+    ? KEYS
+    : state.group.map((name) => columnOf.get(name)).filter((c) => c && ["key", "seed"].includes(c.kind));
 
 class Row {
   constructor(runs) {
@@ -200,7 +241,10 @@ class Row {
 
 function grouped(runs) {
   if (state.rows === "runs") return runs.map((run) => new Row([run]));
-  const keys = groupKeys().filter((column) => !column.constant).map(codes), found = new Map();
+  const keys = groupKeys()
+      .filter((column) => !column.constant)
+      .map(codes),
+    found = new Map();
   for (const run of runs) {
     let key = "";
     for (const code of keys) key += `${code[run]},`;
@@ -217,22 +261,27 @@ const ranked = (rows) => (byColumn() ? order(rows, (row) => row.value(byColumn()
 
 // Conditions on measured values are on a group's mean; all others choose the runs that make the groups.
 function filtered(filter) {
-  const all = conditions(filter), isOfRows = (c) => state.rows !== "runs" && c.column?.kind === "measure";
-  const ofRuns = all.filter((c) => !isOfRows(c)), ofRows = all.filter(isOfRows);
+  const all = conditions(filter),
+    isOfRows = (c) => state.rows !== "runs" && c.column?.kind === "measure";
+  const ofRuns = all.filter((c) => !isOfRows(c)),
+    ofRows = all.filter(isOfRows);
   const rows = grouped(ofRuns.length ? everyRun.filter((run) => ofRuns.every((c) => c.holds(run))) : everyRun);
   return ofRows.length ? rows.filter((row) => ofRows.every((c) => c.test(row.value(c.column)))) : rows;
 }
 
 const AUTOMATIC = 6; // rows that are chosen until someone chooses
-let rows = [];       // of the table, in its order
-let best = [];       // the same by rank
+let rows = []; // of the table, in its order
+let best = []; // the same by rank
 let slots = new Map(); // run → its place among the chosen, which is its colour
 
 function refresh() {
   best = ranked(filtered(state.filter));
   slots = new Map();
   if (state.chosen === null) best.slice(0, AUTOMATIC).forEach((row, slot) => slots.set(row.first, slot));
-  else state.chosen.forEach((name, slot) => { if (runCalled.has(name)) slots.set(runCalled.get(name), slot); });
+  else
+    state.chosen.forEach((name, slot) => {
+      if (runCalled.has(name)) slots.set(runCalled.get(name), slot);
+    });
   const [, down, name] = state.sort.match(/^(-?)(.*)$/s);
   const sorting = columnOf.get(name);
   rows = !sorting ? best : order(best, (row) => row.value(sorting), down ? -1 : 1);
@@ -241,14 +290,21 @@ function refresh() {
 
 function slotOf(row) {
   let found = null;
-  for (const run of slots.size < row.runs.length ? [...slots.keys()].filter((run) => row.runs.includes(run)) : row.runs) {
+  for (const run of slots.size < row.runs.length
+    ? [...slots.keys()].filter((run) => row.runs.includes(run))
+    : row.runs) {
     const slot = slots.get(run);
     if (slot !== undefined && (found === null || slot < found)) found = slot;
   }
   return found;
 }
 
-const chosenRows = () => order(best.filter((row) => slotOf(row) !== null), slotOf, 1);
+const chosenRows = () =>
+  order(
+    best.filter((row) => slotOf(row) !== null),
+    slotOf,
+    1,
+  );
 
 // A row that is added takes the first free place, so that the others keep their colours.
 function choose(row, wanted) {
@@ -265,36 +321,50 @@ function choose(row, wanted) {
 
 // -- words --------------------------------------------------------------------------------------------------------------
 
-const short = (value) => (missing(value) ? "–" : cut(typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value), 40));
+const short = (value) =>
+  missing(value) ? "–" : cut(typeof value === "number" ? String(Number(value.toPrecision(6))) : String(value), 40);
 
 // Whether an option follows from what it is an option of, as activ.approximate from activ.
 function implied(column) {
   if (column.implied === undefined) {
-    const of = columnOf.get(column.name.split(".")[0]), known = new Map();
-    column.implied = Boolean(of) && of !== column && everyRun.every((run) => {
-      if (!known.has(of.at(run))) known.set(of.at(run), column.at(run));
-      return known.get(of.at(run)) === column.at(run);
-    });
+    const of = columnOf.get(column.name.split(".")[0]),
+      known = new Map();
+    column.implied =
+      Boolean(of) &&
+      of !== column &&
+      everyRun.every((run) => {
+        if (!known.has(of.at(run))) known.set(of.at(run), column.at(run));
+        return known.get(of.at(run)) === column.at(run);
+      });
   }
   return column.implied;
 }
 
 // What tells rows apart, of the keys they are grouped by.
 function labelKeys(of) {
-  const keys = state.rows === "runs" ? [...VARYING, ...columns.filter((c) => c.kind === "seed" && !c.constant)] : groupKeys().filter((c) => !c.constant);
+  const keys =
+    state.rows === "runs"
+      ? [...VARYING, ...columns.filter((c) => c.kind === "seed" && !c.constant)]
+      : groupKeys().filter((c) => !c.constant);
   const differing = keys.filter((column) => !implied(column) && new Set(of.map((row) => row.value(column))).size > 1);
   return differing.length ? differing : keys;
 }
 function label(row, keys) {
-  const words = keys.filter((column) => !missing(row.value(column))).map((column) => `${cut(column.name, 40)}=${short(row.value(column))}`);
+  const words = keys
+    .filter((column) => !missing(row.value(column)))
+    .map((column) => `${cut(column.name, 40)}=${short(row.value(column))}`);
   return words.join(", ") || nameOf(row.first);
 }
 
 // Decimals that show two digits of a usual interval, or tell the values of a column apart.
 function decimals(stats, column) {
-  const halves = stats.map((stat) => stat.half).filter((half) => half > 0).sort((a, b) => a - b);
+  const halves = stats
+    .map((stat) => stat.half)
+    .filter((half) => half > 0)
+    .sort((a, b) => a - b);
   const means = stats.map((stat) => stat.mean).filter((mean) => !missing(mean));
-  const largest = Math.max(...means.map(Math.abs), 1e-12), spread = Math.max(...means) - Math.min(...means);
+  const largest = Math.max(...means.map(Math.abs), 1e-12),
+    spread = Math.max(...means) - Math.min(...means);
   const unit = halves.length ? halves[halves.length >> 2] / 10 : spread > 0 ? spread / 100 : largest / 1e4;
   const least = column.scale === "accuracy" ? 2 : 0;
   return Math.min(Math.max(-Math.floor(Math.log10(Math.max(unit, largest / 1e6))), least), 8);
@@ -305,4 +375,5 @@ function fixed(value, digits) {
   if (size && (size >= 1e7 || size < 10 ** -(digits + 1))) return value.toExponential(2);
   return value.toFixed(size >= 1e4 ? Math.min(digits, 1) : digits);
 }
-const plain = (column) => column.numeric && column.kind === "measure" && ["epoch", "best_epoch"].includes(column.name);
+const plain = (column) =>
+  column.numeric && column.kind === "measure" && ["epoch", "best_epoch"].includes(column.name);
