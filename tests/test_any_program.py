@@ -209,16 +209,16 @@ def test_the_page_of_another_program_begins_with_its_curves(out):
     text = report.page(found)
     assert text.count("<figure>") == 0
     assert 'href="#claims"' not in text
-    assert "<dt>Best loss</dt>" in text
     assert "valid accuracy" not in text
     data = json.loads(payload.payload(found))
-    assert data["metric"] == "loss"
+    assert (data["metric"], data["judged"]) == ("loss", "best_loss")
     assert [metric["key"] for metric in data["metrics"]][:2] == ["loss", "val/perplexity"]
     assert {metric["scale"] for metric in data["metrics"]} == {"linear"}
-    best = [group["values"]["loss"][2] for group in data["groups"]]
-    assert best == sorted(best)  # the lowest first
-    main_columns = [column["name"] for column in data["runs"]["columns"] if column["main"]]
-    assert main_columns == ["run", "state", "epoch", "lr", "net.width", "seed", "loss", "best_loss", "epoch_seconds"]
+    columns = {column["name"]: column for column in data["columns"]}
+    assert not columns["best_loss"]["high"]
+    main_columns = [name for name, column in columns.items() if column["main"]]
+    assert main_columns == ["lr", "net.width", "loss", "best_loss", "epoch_seconds"]
+    assert [name for name, column in columns.items() if column["kind"] == "key"][:2] == ["lr", "net.width"]
 
 
 @pytest.mark.parametrize("columns", [{}, {"loss": []}, {"seconds": [1.0]}])

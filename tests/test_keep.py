@@ -323,7 +323,7 @@ def test_tags_filter_everywhere(keep, out):
     assert listed.splitlines()[0].endswith("tags" + " " * (len(f"bad,good,{odd}") - 2) + "note")
     shown = keep("show", run_of(out, 0.1).path.name)
     assert f"\ntags: bad good {odd}\n\nnote\n  two\n  lines \\x1b[31m\n" in shown
-    columns = {column["name"]: column for column in json.loads(payload(sweeps.load(out)))["runs"]["columns"]}
+    columns = {column["name"]: column for column in json.loads(payload(sweeps.load(out)))["columns"]}
     assert columns["tags"]["main"]
     assert columns["note"]["main"]
     assert keep("untag", "lr=0.1", "bad", "none") == "1 run untagged\n"

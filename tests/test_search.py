@@ -278,7 +278,7 @@ def test_halving_trains_as_much_as_it_says_and_the_readers_read_it(search, comma
     assert best.rungs[0] == (3, rows[2].valid_acc)
     listed = command("ls", "--out", tmp_path / "out", "--sweep", "mine", "--csv", module="sweeps")
     assert len(listed.stdout.splitlines()) == 10
-    assert "halving, to maximize valid_acc: 9 finished of 9 trials, 45 epochs." in report._searches([kept])
+    assert "halving, to maximize valid_acc: 9 finished of 9 trials, 45 epochs." in section([kept])
     again = search(*HALVING, "epochs=9", "hydra.sweeper.name=mine", *GRID)
     assert "0 of them trained now" in again.stdout
     assert set(trained(tmp_path / "out").values()) == {1, 2}
@@ -410,6 +410,11 @@ def a_search(run, *, method="tpe", metrics=("valid_acc",), trials=30, key="lr"):
     return Search("mine", method, metrics, ("maximize",) * len(metrics), axes, trials, (*made, bad), {})
 
 
+def section(found):
+    """What the page says of searches."""
+    return report._templates().get_template("searches.html").render(searches=[report._search(one) for one in found])
+
+
 @pytest.mark.parametrize(
     ("method", "metrics"),
     [("tpe", ("valid_acc",)), ("halving", ("valid_acc",)), ("tpe", ("valid_acc", "total_seconds"))],
@@ -418,24 +423,24 @@ def test_a_search_is_shown_as_text(tmp_path, method, metrics):
     written = a_search("relu-ce-16-0", method=method, metrics=metrics, key=HOSTILE)
     written.write(tmp_path)
     assert record.read(tmp_path) == written
-    section = report._searches([written])
-    assert section.count("<figure>") == 3
-    assert section.count('src="data:image/svg+xml;base64,') >= 2
-    assert "<img src=x" not in section
-    assert "<script" not in section
-    assert "&lt;img src=x" in section
-    assert section == report._searches([written])
+    shown = section([written])
+    assert shown.count("<figure>") == 3
+    assert shown.count('src="data:image/svg+xml,') >= 2
+    assert "<img src=x" not in shown
+    assert "<script" not in shown
+    assert "&lt;img src=x" in shown
+    assert shown == section([written])
 
 
 def test_the_page_has_the_searches_of_its_runs_and_damage_is_a_problem(tmp_path):
     run = make_run(tmp_path, epochs=9).path.name
-    assert report._searches([]) == ""
+    assert 'id="searches"' not in report.page(sweeps.load(tmp_path))
     for name, of in (("mine", run), ("elsewhere", "relu-ce-16-0"), ("damaged", run)):
         (tmp_path / "sweeps" / name).mkdir(parents=True)
         replace(a_search(of, trials=3), name=name).write(tmp_path / "sweeps" / name)
     (tmp_path / "sweeps" / "damaged" / "search.json").write_text("{}")
     text = report.page(sweeps.load(tmp_path))
-    assert '<section id="searches"><h2>Searches</h2><h3>mine</h3>' in text
+    assert '<section id="searches"><h2>Searches</h2>\n<h3>mine</h3>' in text
     assert '<a href="#searches">Searches</a>' in text
     assert "<h3>elsewhere</h3>" not in text
     assert "damaged/search.json cannot be read" in text

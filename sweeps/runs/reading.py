@@ -2,6 +2,7 @@
 
 find            id, beginning of it, or path → RunDir
 read_identity   config.yaml, checked against the directory's name
+read_composed   the whole configuration that Hydra composed, where it did
 """
 
 from pathlib import Path
@@ -64,6 +65,17 @@ def read_identity(run: RunDir) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedRun(f"{name}: not a run's configuration ({reason})") from None
     return identity
+
+
+def read_composed(run: RunDir) -> dict[str, Any]:
+    """Hydra's record of the run's whole configuration, with what decides no result; empty if none can be read."""
+    try:
+        raw = read_file(run.path / ".hydra" / "config.yaml", _LARGEST_CONFIG)
+        check_events(raw)
+        composed = yaml.load(raw, _LOADER)
+    except (OSError, DamagedRun, yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError):
+        return {}
+    return composed if isinstance(composed, dict) else {}
 
 
 def check_events(raw: bytes) -> None:

@@ -135,6 +135,7 @@ def settings(study: Study, cell: Settings) -> list[str]:
 
 
 _MOST_HELD = 16
+_LONGEST_HELD = 80
 
 
 def held(words: Sequence[str], what: str = "Held fixed") -> str:
@@ -142,8 +143,9 @@ def held(words: Sequence[str], what: str = "Held fixed") -> str:
     if not words:
         return ""
     more = f" and {len(words) - _MOST_HELD} more" if len(words) > _MOST_HELD else ""
-    whole = [word.replace(" ", "\u00a0") if len(word) < 40 else word for word in words]  # not broken between lines
-    return f"{what}: {', '.join(whole[:_MOST_HELD])}{more}."
+    short = [word if len(word) <= _LONGEST_HELD else f"{word[: _LONGEST_HELD - 1]}…" for word in words[:_MOST_HELD]]
+    whole = [word.replace(" ", "\u00a0") if len(word) < 40 else word for word in short]  # not broken between lines
+    return f"{what}: {', '.join(whole)}{more}."
 
 
 def split_note(metrics: Iterable[str], epochs: pd.DataFrame) -> str:

@@ -122,7 +122,7 @@ def name(value: object) -> str:
 
 def label(keys: Iterable[str], values: Iterable[Any]) -> str:
     """``activ=relu, lr=0.01``; options that are absent are left out."""
-    pairs = [(key, name(value)) for key, value in zip(keys, values, strict=True)]
+    pairs = [(name(key), name(value)) for key, value in zip(keys, values, strict=True)]
     return ", ".join(f"{key}={word}" for key, word in pairs if word != ABSENT)
 
 
