@@ -110,7 +110,7 @@ def screenshot(out: Path, picture: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "sweeps", "report", "--out", str(out)], env=env, check=True)
     page = (out / "report" / "index.html").resolve().as_uri()
-    flags = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,900", "--virtual-time-budget=5000"]
+    flags = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1340", "--virtual-time-budget=5000"]
     subprocess.run([chromium, *flags, f"--screenshot={picture}", page], check=True, stderr=subprocess.DEVNULL)
     Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
 
