@@ -103,7 +103,7 @@ def svg(screen: str) -> str:
 
 
 def screenshot(out: Path, picture: Path) -> None:
-    """The top of the page of a results tree, in at most 128 colours."""
+    """The top of the page of a results tree, in at most 256 colours."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("error: needs Chromium for the picture of the page")
@@ -112,7 +112,7 @@ def screenshot(out: Path, picture: Path) -> None:
     page = (out / "report" / "index.html").resolve().as_uri()
     flags = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,1340", "--virtual-time-budget=5000"]
     subprocess.run([chromium, *flags, f"--screenshot={picture}", page], check=True, stderr=subprocess.DEVNULL)
-    Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
+    Image.open(picture).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
