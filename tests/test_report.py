@@ -901,4 +901,6 @@ def test_headings_labels_and_names_are_in_order(opened):
         " !(element.labels?.length || element.ariaLabel || element.textContent.trim())).map((e) => e.outerHTML)"
     )
     assert unnamed == []
+    children = "return [...document.querySelectorAll('[role=tablist] > *')].every((tab) => tab.role === 'tab')"
+    assert opened.run(children)
     assert opened.run("return document.documentElement.lang") == "en"
