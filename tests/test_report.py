@@ -388,7 +388,7 @@ def test_a_picture_in_the_page_is_the_figure(collection):
     small = unquote(inline.address(drawn).removeprefix("data:image/svg+xml,"))
     assert len(small) < len(whole) / 1.5
     before, after = (
-        [path.get("d") for path in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")]
+        [path.get("d", "") for path in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")]
         for svg in (whole, small)
     )
     straight = [(old, new) for old, new in zip(before, after, strict=True) if not re.search("[QC]", old)]
@@ -901,4 +901,6 @@ def test_headings_labels_and_names_are_in_order(opened):
         " !(element.labels?.length || element.ariaLabel || element.textContent.trim())).map((e) => e.outerHTML)"
     )
     assert unnamed == []
+    children = "return [...document.querySelectorAll('[role=tablist] > *')].every((tab) => tab.role === 'tab')"
+    assert opened.run(children)
     assert opened.run("return document.documentElement.lang") == "en"

@@ -123,7 +123,7 @@ function scatterView() {
     dots = new Map(),
     bars = new Map(),
     chosen = [];
-  const nudge = (across.words || across.swept.length) && !up.words && shown.length > 40 ? 18 : 0; // pixels, so that equal ones show
+  const nudge = (across.words || across.swept.length) && !up.words && shown.length > 15 ? 18 : 0; // pixels, so that equal ones show
   scatter = { frame: f, points: [] };
   const put = (map, key, text) => map.set(key, (map.get(key) ?? "") + text);
   shown.forEach((row, i) => {
