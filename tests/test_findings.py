@@ -265,3 +265,8 @@ def test_a_wild_cell_is_not_pooled():
     mixed = finding(*(Comparison(cells[4], other, **options) for other in cells[:4])).judged
     assert not mixed.comparisons[0].common.compatible
     assert mixed.comparisons[0].estimate.df < 5
+
+
+def test_a_measure_without_a_unit_leaves_no_blank():
+    found = Comparison(cell("a", 5), None, "", high=0.0)
+    assert (found.wanted, found.found) == ("below 0", "5.00")

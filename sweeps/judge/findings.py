@@ -258,7 +258,7 @@ class Comparison:
     def _with_unit(self, number: str) -> str:
         if self.unit == "×":
             return number + self.unit
-        return f"{number} {self.unit.removesuffix('s') if number == '1' else self.unit}"
+        return f"{number} {self.unit.removesuffix('s') if number == '1' else self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
