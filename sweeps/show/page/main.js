@@ -94,7 +94,7 @@ function controls() {
   );
   const options = [...data.metrics, ...stepMetrics.filter(isWithin).map((key) => metricOf(key))];
   $("metric").replaceChildren(...options.map((metric) => make("option", { value: metric.key }, metric.title)));
-  if (!options.some((metric) => metric.key === state.metric)) state.metric = options[0]?.key ?? "";
+  if (!options.some((metric) => metric.key === state.metric)) state.metric = DEFAULTS.metric;
   if (!(state.x in AXES) || (state.x === "time" && !data.epochs.elapsed) || (state.x === "step" && !data.steps))
     state.x = "epoch";
   for (const [name, there] of [

@@ -90,7 +90,7 @@ function difference(a, b) {
 
 const LISTS = ["group", "cols", "chosen", "open"];
 const DEFAULTS = {
-  by: data.judged ?? MEASURES[0]?.name ?? "",
+  by: columnOf.has(data.judged) ? data.judged : (MEASURES[0]?.name ?? ""),
   rows: "groups",
   group: null,
   cols: null,
@@ -101,7 +101,7 @@ const DEFAULTS = {
   only: "",
   open: null,
   view: "curves",
-  metric: data.metric ?? data.metrics[0]?.key ?? "",
+  metric: (data.metrics.find((metric) => metric.key === data.metric) ?? data.metrics[0])?.key ?? "",
   x: "epoch",
   lines: "mean",
   smooth: "0",
