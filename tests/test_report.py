@@ -730,6 +730,17 @@ def test_a_link_shows_what_its_sender_saw(opened, page):
 
 
 @in_browser
+def test_runs_without_any_metric_leave_the_address_alone(browser, tmp_path):
+    make_other(tmp_path, {"lr": 0.1}, {}, metric="loss", state="running", target=5)
+    browser.open(report.write(sweeps.load(tmp_path), tmp_path), "#compare")
+    assert browser.state() == "#compare"
+    assert "No run has a value" in browser.text("answer")
+    for view in ("scatter", "parallel", "difference", "importance", "curves"):
+        browser.click(f"tab-{view}")
+    assert browser.errors() == []
+
+
+@in_browser
 def test_a_verdict_leads_to_its_runs(opened, tmp_path):
     make_report(tmp_path / "out", epochs=100, seeds=4)
     found, study = sweeps.load(tmp_path / "out"), replace(STUDY, figures={}, tables={})
