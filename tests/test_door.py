@@ -78,7 +78,7 @@ ALLOWED = {
     "sweeps/runs/provenance.py": {"Path('/proc/cpuinfo').read_text", "Path('/sys/fs/cgroup/cpu.max').read_text"},
     "sweeps/launch/compose.py": {"(config_dir / group).glob"},
     "sweeps/launch/usage.py": {"file.read_text", "(folder / str(group)).glob", "folder.iterdir"},
-    "sweeps/show/report.py": {"(assets / 'page.html').read_text", "(assets / name).read_text"},
+    "sweeps/show/report.py": {"(resources.files('sweeps.show') / 'page' / name).read_text"},
     "sweeps/show/serve.py": {"(resources.files('sweeps.show') / 'serve.js').read_text"},
     "sweeps/study/file.py": {"path.read_bytes", "yaml.load", "folder.glob"},
     "sweeps/study/reference.py": {"pd.read_csv"},
