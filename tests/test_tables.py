@@ -90,11 +90,12 @@ def test_an_extreme_is_of_any_epoch_or_step_that_the_reference_has_too(tmp_path)
     losses = [0.5, 0.2, 0.9, 0.1]
     rows = [row._replace(test_loss=loss) for row, loss in zip(history(4), losses, strict=True)]
     run = make_run(tmp_path, rows=rows, target=4)
-    run.append_steps(
+    steps = [
         (epoch, step, f"window_{metric}", value)
         for metric, values in (("train_loss", (0.7, 0.3, 0.4)), ("train_acc", (91.0, 99.5, 90.0)))
         for (epoch, step), value in zip(((1, 1), (1, 2), (4, 1)), values, strict=True)
-    )
+    ]
+    run.write_steps(steps)
     found = sweeps.load(tmp_path)
     cells = _cells(table("table1", found))
     assert cells["Train Loss extreme", "ReLU 1L"]["mean"] == "0.3"
