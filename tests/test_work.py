@@ -297,8 +297,8 @@ def test_words_are_checked(sweep, command, work, out):
     for words, said in [
         (("work", "--workers", "0"), "--workers=0: must be a whole number ≥ 1"),
         (("work", "--max-time", "soon"), "--max-time=soon: must be a time like 55m"),
-        (("work", "don"), "sweep=don: no such sweep"),
-        (("stop", "don"), "did you mean done?"),
+        (("work", "dine"), "sweep=dine: no such sweep"),
+        (("stop", "dine"), "did you mean done?"),
     ]:
         done = command(*words, "--out", out, module="sweeps")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
