@@ -31,6 +31,13 @@ def findings():
     return [blank, replace(blank, name="time", comparisons=(ratio,), sample="round")]
 
 
+def test_equal_numbers_leave_the_axis_a_width(findings):
+    same = Cell("a", (0.0, 0.0, 0.0))
+    axes = forest([replace(findings[0], comparisons=(Comparison(same, same, "points", 0.0),))]).axes[0]
+    low, high = axes.get_xlim()
+    assert low < 0 < high
+
+
 def texts(axes):
     return [text.get_text() for text in axes.texts]
 

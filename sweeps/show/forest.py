@@ -138,7 +138,7 @@ def _scale(axes: Axes, comparisons: Sequence[Comparison], unit: str) -> None:
     low, high = (min([*finite, *means], default=0.0), max([*finite, *means], default=1.0))
     width = max(high - low, 1e-9)
     low, high = min([low, *(x for x in ends if x > low - width)]), max([high, *(x for x in ends if x < high + width)])
-    pad = 0.04 * (high - low)
+    pad = 0.04 * (high - low) or 1.0
     if unit == "×":
         axes.set_xscale("log", base=2)
         axes.set_xlim(math.exp(low - pad), math.exp(high + pad))
