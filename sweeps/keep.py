@@ -23,7 +23,7 @@ from filelock import Timeout
 from sweeps.read.collect import Collection, find_sweep, load, read_manifest
 from sweeps.read.summary import column_of
 from sweeps.runs import checkpoint
-from sweeps.runs.command import human_size
+from sweeps.runs.command import counted, human_size
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import folder, listed
@@ -76,14 +76,10 @@ class Outcome:
 
     def lines(self, done: str) -> Iterator[str]:
         """``pruned 12 runs: 24 files, 3.4 MB``, and a line for each reason for which others are as they were."""
-        yield f"{done} {_count(len(self.runs), 'run')}: {_count(self.files, 'file')}, {human_size(self.bytes)}"
+        yield f"{done} {counted(len(self.runs), 'run')}: {counted(self.files, 'file')}, {human_size(self.bytes)}"
         for reason, names in self.kept.items():
             some = ", ".join(map(printable, names[:_SHOWN])) + (", …" if len(names) > _SHOWN else "")
-            yield f"kept {_count(len(names), 'run')} {reason}: {some}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+            yield f"kept {counted(len(names), 'run')} {reason}: {some}"
 
 
 class _Kept(Exception):

@@ -188,10 +188,6 @@ class Display:
         return estimate.parallel_seconds([work / speed for work in left], self._slots) if speed else None
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _console(*, soft_wrap: bool = False) -> Console:
     """On stdout. A notebook's says that it is a terminal, but would keep every frame of a live display."""
     terminal = None if sys.stdout is sys.__stdout__ else False

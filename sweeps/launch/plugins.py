@@ -32,7 +32,7 @@ from sweeps.launch.planned import Planned
 from sweeps.launch.sending import Sent, pack
 from sweeps.runs import code, notes
 from sweeps.runs.checkpoint import refuse_pruned
-from sweeps.runs.command import fail, printed, started_with, use_streams
+from sweeps.runs.command import counted, fail, printed, started_with, use_streams
 from sweeps.runs.directory import RunDir
 from sweeps.runs.errors import InputError, SweepsError
 from sweeps.runs.files import folder, write_atomic
@@ -488,7 +488,7 @@ def describe(
     name: str, program: Program, jobs: Sequence[Job], ended: list[Result], left: list[Job], slots: int | None
 ) -> str:
     """``lr: 4 runs, 3 finished already, 1 to train (100 epochs), about 2 min on 2 workers``."""
-    parts = [display.counted(len(ended) + len(left), "run")]
+    parts = [counted(len(ended) + len(left), "run")]
     if ended:
         parts.append(f"{len(ended)} finished already")
     if left:
@@ -500,9 +500,7 @@ def describe(
         timed = [(program.cost(by_id[result.run_id].spec.config), result.last) for result in ended]
         speed = estimate.speed(program, timed)
         total = sum(epochs for _, epochs in todo)
-        parts.append(
-            f"{len(left)} to train ({display.counted(total, 'epoch')})" if program.budget else f"{len(left)} to train"
-        )
+        parts.append(f"{len(left)} to train ({counted(total, 'epoch')})" if program.budget else f"{len(left)} to train")
         if slots:  # else the cluster has not told yet
             slots = min(slots, len(left))
             on = f"on {slots} worker{'s' if slots > 1 else ''}"

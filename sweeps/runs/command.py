@@ -155,6 +155,11 @@ def aligned(rows: Iterable[Iterable[object]]) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def human_size(count: float) -> str:
     """``3.4 MB`` of a number of bytes."""
     for unit in ("B", "kB", "MB"):

@@ -108,7 +108,8 @@ def _columns(
     measured = summary.metrics(runs)
     keys = summary.identity_columns(runs)
     files = _data_files(collection, runs, [key for key in varying(runs) if key.endswith("checksums")])
-    repeated = {column for column in measured if metric_of.get(column) in repeating(collection.epochs)}
+    repeating_metrics = repeating(collection.epochs)
+    repeated = {column for column in measured if metric_of.get(column) in repeating_metrics}
     measures = [name for column in measured for name in (column, f"best_{column}") if column not in repeated]
     main = [*varying(runs)[:_MOST_KEYS], *said_columns(runs), *([own, f"best_{own}"] if own else []), "epoch_seconds"]
     order = ["run", *main, "state", "epoch", "seed", *keys, *measures, *runs.columns]

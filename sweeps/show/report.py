@@ -117,10 +117,12 @@ def _code(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def _policy(css: str, script: str) -> str:
-    def source(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def source(text: str) -> str:
+    """A script or style as a source of a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
+
+def _policy(css: str, script: str) -> str:
     return (
         f"default-src 'none'; script-src {source(script)}; style-src {source(css)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -9,7 +9,6 @@ every second, and reloads the page when it has changed; only for this does the p
 origin. While no browser asks, nothing is built.
 """
 
-import base64
 import contextlib
 import errno
 import hashlib
@@ -37,6 +36,7 @@ from sweeps.runs.errors import DamagedRun, InputError, printable
 from sweeps.runs.files import listed
 from sweeps.search import record
 from sweeps.show.listing import Watch
+from sweeps.show.report import source
 
 _REST = 4  # times as long as building took, before the tree is checked again: training needs the processor
 _LEAST_REST = 1.0  # seconds
@@ -140,7 +140,7 @@ def _live(page: str) -> Page:
     if not directive or not end:
         raise ValueError("the page has no policy, or no end")
     version = _version(page)
-    allowed = f"connect-src 'self'; {directive}{_source(script)} "
+    allowed = f"connect-src 'self'; {directive}{source(script)} "
     text = f"{before}{allowed}{body}{_element(script, version)}{end}{after}"
     return Page(HTTPStatus.OK, text.encode(), version, "frame-ancestors 'none'")
 
@@ -155,7 +155,7 @@ def _instead(message: str) -> Page:
     )
     version = _version(text)
     policy = (
-        f"default-src 'none'; connect-src 'self'; script-src {_source(script)}; style-src {_source(style)}; "
+        f"default-src 'none'; connect-src 'self'; script-src {source(script)}; style-src {source(style)}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return Page(HTTPStatus.SERVICE_UNAVAILABLE, (text + _element(script, version)).encode(), version, policy)
@@ -167,10 +167,6 @@ def _script() -> str:
 
 def _element(script: str, version: str) -> str:
     return f'<script data-version="{version}">{script}</script>'
-
-
-def _source(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _version(text: str) -> str:
