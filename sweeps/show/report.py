@@ -67,7 +67,7 @@ def page(collection: Collection, study: Study | None = None) -> str:
     """The page's HTML."""
     if collection.runs.empty:
         how = f"; make some: {printed([*study.training, *tree(collection.out)])}" if study else ""
-        raise InputError("out", "", f"no runs to report{how}")
+        raise InputError("out", str(collection.out), f"no runs to report{how}")
     css, script = _asset("page.css"), "".join(map(_asset, _SCRIPTS))
     findings = evaluate(study, collection) if study else []
     found, troubles = _find_searches(collection)
