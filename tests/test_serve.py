@@ -175,7 +175,7 @@ def test_a_client_that_goes_away_is_not_mentioned(out):
     ("words", "said"),
     [
         (["--port", "PORT"], "error: --port=PORT: cannot be listened on at 127.0.0.1 (Address already in use); give"),
-        (["--port", "99999"], "error: --port=99999: must be a whole number ≥ 0 ≤ 65535"),
+        (["--port", "99999"], "error: --port=99999: must be a whole number ≥ 0 and ≤ 65535"),
         (["--host", "no.such.host.invalid"], "error: --host=no.such.host.invalid: cannot be listened on"),
         (["--host", "192.0.2.1"], "error: --host=192.0.2.1: cannot be listened on (Cannot assign requested address)"),
         (["study=none"], "error: study=none: no such study"),

@@ -109,13 +109,15 @@ def test_a_study_from_its_file_to_verdicts(run, tmp_path):
         (("train", "study=./doses.yaml", "--seeds", "-1"), "--seeds=-1: must be a whole number ≥ 0"),
         (
             ("train", "study=./doses.yaml", "--seeds", "99999999999"),
-            "--seeds=99999999999: must be a whole number ≥ 0 ≤ 10000",
+            "--seeds=99999999999: must be a whole number ≥ 0 and ≤ 10000",
         ),
         (("train", "study=./broken.yaml"), "broken.yaml: is not YAML"),
+        (("check", "study=./twice.yaml"), "twice.yaml: is not YAML: the key epochs stands twice in "),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, words, message):
     (tmp_path / "broken.yaml").write_text("title: [")
+    (tmp_path / "twice.yaml").write_text("title: doses\nepochs: 1\nepochs: 2\n")
     done = run(*words)
     assert done.returncode == 2
     assert message in done.stderr

@@ -36,7 +36,7 @@ def test_one_run_on_real_mnist(command, tmp_path):
     [
         (["lr=-1"], "lr=-1: must be a number > 0"),
         (["bsz=0"], "bsz=0: must be a whole number ≥ 1"),
-        (["mo=1.5"], "mo=1.5: must be a number ≥ 0 < 1"),
+        (["mo=1.5"], "mo=1.5: must be a number ≥ 0 and < 1"),
         (["model.hidden=[]"], "model.hidden=[]"),
         (["dtype=int8"], "dtype=int8: must be one of float32, float64"),
         (["activ=gelo"], "activ=gelo: must be one of gelu, relu, sigmoid, tanh (did you mean gelu?)"),
