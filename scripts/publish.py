@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 import sweeps
-from sweeps.study.file import Study, read
+from sweeps.study.file import read
+from sweeps.study.study import Study
 
 _FACTS = ("cpu", "blas", "python", "numpy", "git_commit")
 

@@ -23,7 +23,7 @@ from sweeps.runs.schema import integer, number
 if TYPE_CHECKING:
     from sweeps.keep import Selection
     from sweeps.read.collect import Collection
-    from sweeps.study.file import Study
+    from sweeps.study.study import Study
 
 _DESCRIPTION = """Read the runs of a results tree: list, compare, judge and keep them. What trains them is mlp-train, or
 a program of your own. Also: python -m sweeps."""

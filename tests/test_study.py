@@ -19,6 +19,7 @@ from sweeps.runs.errors import InputError
 from sweeps.study import check, file
 from sweeps.study.measures import Time
 from sweeps.study.select import FREE, select
+from sweeps.study.study import Seeds
 
 STUDY = ROOT / "conf" / "study" / "report.yaml"
 SMALL = {
@@ -65,7 +66,7 @@ def test_the_report_has_the_evidence_that_its_claims_had_in_python(study, tmp_pa
     """tests/golden/evidence.json: bounds and values of the 21 claims, made by the code of 0.1.0 from the same world."""
     write_timing(tmp_path)
     collection, times = world(tmp_path), timing.load(tmp_path)
-    evidence = Evidence(replace(study, seeds=file.Seeds("seed", (), (5,))), collection)
+    evidence = Evidence(replace(study, seeds=Seeds("seed", (), (5,))), collection)
     golden = json.loads((ROOT / "tests" / "golden" / "evidence.json").read_text())
     assert list(golden) == list(study.hypotheses)[:21]
     for name, comparisons in golden.items():

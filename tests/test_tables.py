@@ -18,6 +18,7 @@ from sweeps.show import tables
 from sweeps.show.render import Cell, Row, Table
 from sweeps.show.tables import pivot
 from sweeps.study import file
+from sweeps.study.study import Metric
 
 STUDY = file.read(str(ROOT / "conf" / "study" / "report.yaml"))
 
@@ -101,7 +102,7 @@ def test_an_extreme_is_of_any_epoch_or_step_that_the_reference_has_too(tmp_path)
     assert cells["Train Loss extreme", "ReLU 1L"]["mean"] == "0.3"
     assert cells["Train Acc (%) extreme", "ReLU 1L"]["mean"] == "99.5"
     assert cells["Test Loss extreme", "ReLU 1L"]["mean"] == "0.1"
-    before_the_last = file.Metric("test_loss", "", "", epochs=3)
+    before_the_last = Metric("test_loss", "", "", epochs=3)
     assert tables._extremes(before_the_last, found).tolist() == [0.2]
 
 

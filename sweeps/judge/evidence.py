@@ -18,10 +18,10 @@ import pandas as pd
 from sweeps.read import items
 from sweeps.read.collect import Collection
 from sweeps.runs.errors import InputError
-from sweeps.study.file import Study
 from sweeps.study.hypotheses import Hypothesis, Settings
 from sweeps.study.measures import Measure
 from sweeps.study.select import FREE, select
+from sweeps.study.study import Study
 
 Array = npt.NDArray[Any]
 

@@ -13,9 +13,9 @@ from sweeps.judge.findings import Cell, Comparison, Finding, Verdict, together
 from sweeps.judge.statistics import Variance, crossed
 from sweeps.judge.timing import Timing
 from sweeps.read.collect import Collection
-from sweeps.study.file import Study
 from sweeps.study.hypotheses import Contrast, Hypothesis, Settings
 from sweeps.study.measures import Measure, Time
+from sweeps.study.study import Study
 
 _OPPOSITE = {Verdict.HOLDS, Verdict.CONTRADICTED}
 

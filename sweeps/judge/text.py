@@ -10,7 +10,7 @@ from typing import Any
 from sweeps.judge.findings import CONFIDENCE, Comparison, Finding, Verdict
 from sweeps.judge.looks import ALPHA
 from sweeps.runs.command import printed, tree
-from sweeps.study.file import Study
+from sweeps.study.study import Study
 
 _INTERVAL = f"{100 * CONFIDENCE:g} % interval"
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from sweeps.judge.hypotheses import evaluate
 from sweeps.read import collect
 from sweeps.runs.errors import InputError
-from sweeps.study.file import Study, Value, written
 from sweeps.study.hypotheses import Settings
 from sweeps.study.measures import Time
+from sweeps.study.study import Study, Value, written
 
 Say = Callable[[str], None]
 

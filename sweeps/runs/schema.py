@@ -150,5 +150,7 @@ def _within(x: float, gt: float | None, ge: float | None, lt: float | None, le: 
 
 def _bounds(gt: float | None, ge: float | None, lt: float | None, le: float | None) -> str:
     bounds = ((">", gt), ("≥", ge), ("<", lt), ("≤", le))
-    texts = (f" {sign} {bound if isinstance(bound, int) else f'{bound:g}'}" for sign, bound in bounds if bound is not None)
+    texts = (
+        f" {sign} {bound if isinstance(bound, int) else f'{bound:g}'}" for sign, bound in bounds if bound is not None
+    )
     return " and".join(texts)

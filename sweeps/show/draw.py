@@ -26,9 +26,9 @@ from sweeps.read.collect import TIMES, Collection
 from sweeps.runs.files import write_atomic
 from sweeps.show import style
 from sweeps.show.dark import dark as in_dark
-from sweeps.study.file import Study, written
 from sweeps.study.hypotheses import Settings
 from sweeps.study.select import equals
+from sweeps.study.study import Study, written
 
 FORMATS: Mapping[str, Mapping[str, Any]] = {  # no dates: same data, same bytes
     "png": {},

@@ -17,9 +17,9 @@ import pandas as pd
 from sweeps.read.collect import Collection
 from sweeps.runs.files import write_atomic
 from sweeps.study import reference
-from sweeps.study.file import Study
 from sweeps.study.hypotheses import Settings, is_written
 from sweeps.study.select import select
+from sweeps.study.study import Study
 
 LINE = ["figure", "cell", "metric"]
 

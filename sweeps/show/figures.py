@@ -41,9 +41,9 @@ from sweeps.show.explore import curves as curves
 from sweeps.show.explore import heatmap as heatmap
 from sweeps.show.explore import mixed
 from sweeps.study import reference
-from sweeps.study.file import FigureSpec, Metric, Panel, Study, written
 from sweeps.study.hypotheses import Settings
 from sweeps.study.select import FREE, select
+from sweeps.study.study import FigureSpec, Metric, Panel, Study, written
 
 STYLES = ("plain", "report")
 """``report``: panels in a row and linear axes, as the course report draws them."""

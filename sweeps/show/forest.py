@@ -15,7 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 from sweeps.judge.findings import CONFIDENCE, Comparison, Finding, Outcome
 from sweeps.show import style
 from sweeps.show.draw import held, settings
-from sweeps.study.file import Study
+from sweeps.study.study import Study
 
 # In inches.
 _ROW, _LABELS, _MARKS, _AXIS, _GAP, _NOTE = 0.14, 1.4, 0.66, 0.36, 0.12, 0.13

@@ -23,7 +23,7 @@ from sweeps.runs.reading import read_composed
 from sweeps.show.draw import kind_of, varying
 from sweeps.show.importance import importance
 from sweeps.show.listing import said_columns
-from sweeps.study.file import Study
+from sweeps.study.study import Study
 
 MOST_RUNS = 20_000  # of the table; a page with more takes seconds to open
 MOST_NUMBERS = 1_000_000  # of the curves, 5 MB; longer ones are thinned

@@ -43,7 +43,7 @@ from sweeps.show.inline import address
 from sweeps.show.payload import MOST_RUNS, payload, thinned
 from sweeps.show.render import Cell, Table
 from sweeps.show.tables import table
-from sweeps.study.file import FigureSpec, Study
+from sweeps.study.study import FigureSpec, Study
 
 _TITLE = "Runs, compared"
 _MOST_PROBLEMS = 50

@@ -21,9 +21,9 @@ from sweeps.read.collect import Collection
 from sweeps.read.filters import known
 from sweeps.runs.errors import InputError
 from sweeps.show.render import Cell, Row, Table
-from sweeps.study.file import Metric, Study, TableSpec
 from sweeps.study.hypotheses import Settings
 from sweeps.study.select import equals, others, select
+from sweeps.study.study import Metric, Study, TableSpec
 
 _OF_A_RUN = {
     "epoch_seconds": (

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from sweeps.study.file import Study, written
 from sweeps.study.hypotheses import Contrast, Hypothesis
+from sweeps.study.study import Study, written
 
 
 def describe(study: Study) -> str:

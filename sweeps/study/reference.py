@@ -7,9 +7,9 @@ the baseline's, an empty epoch has no value. Epochs count what is complete, so t
 import pandas as pd
 
 from sweeps.runs.errors import InputError
-from sweeps.study.file import Study
 from sweeps.study.hypotheses import Settings
 from sweeps.study.select import equals
+from sweeps.study.study import Study
 
 POINTS = ("line", "figure", "metric", "epoch", "value")
 """Columns of :func:`curves` that are not keys of the baseline."""

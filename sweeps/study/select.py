@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sweeps.study.file import Study
 from sweeps.study.hypotheses import Settings
+from sweeps.study.study import Study
 
 FREE: Any = object()
 """A setting of this value frees its key."""
