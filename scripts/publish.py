@@ -78,7 +78,8 @@ def _page(folder: Path, study: Study, runs: pd.DataFrame) -> Iterator[str]:
     yield "- [timing.json](timing.json): what the hypotheses about time rest on"
     yield "- `runs.tar.xz`: the runs without their networks. To draw all of this again, without training:"
     yield from ("", "  ```bash", "  mkdir again", "  tar xf docs/results/runs.tar.xz -C again")
-    yield from ("  mlp-sweeps figures study=report --out again", "  ```")
+    yield from ("  mlp-sweeps figures study=report --out again", "  ```", "")
+    yield "  and to go on with more seeds: `mlp-sweeps train study=report --until-decided --out again`"
     for name in study.tables:
         yield from ("", (folder / "tables" / f"{name}.md").read_text().strip())
     yield from ("", "![Forest plot](figures/forest.png)")
