@@ -51,6 +51,8 @@ UP, DOWN, EITHER, SAME = pair(1.0), pair(-1.0), pair(0.03), pair(0.0, delta=0.3)
         (SAME, Outcome.LEVEL, Direction.LEVEL),
         (pair(1.0, low=0.0, high=0.5), Outcome.CONTRADICTS, Direction.ABOVE),
         (pair(0.0, low=-0.5, high=0.5), Outcome.AGREES, Direction.UNDECIDED),
+        (pair(0.0, low=-0.5, high=0.5, delta=0.3), Outcome.AGREES, Direction.LEVEL),
+        (pair(0.0, low=-0.03, high=0.5, delta=0.3), Outcome.UNDECIDED, Direction.LEVEL),
         (pair(1.0, low=2.0), Outcome.CONTRADICTS, Direction.ABOVE),
         (Comparison(cell("a", 5), None, "%", high=10.0), Outcome.AGREES, Direction.BELOW),
         (Comparison(cell("a", 10), None, "%", high=10.0, delta=0.5), Outcome.LEVEL, Direction.LEVEL),
@@ -172,6 +174,12 @@ def test_a_tie_without_delta_is_futile_and_with_one_it_is_not():
     declared = finding(pair(0.0, delta=0.08, **values), looks=(8, 10), family=20)
     assert declared.verdict is Verdict.UNDECIDED
     assert declared.forecast.fresh is not None
+
+
+def test_what_is_claimed_to_be_close_holds_where_it_is_level():
+    close = finding(pair(0.0, low=-0.5, high=0.5, delta=0.3))
+    assert close.judged.p_values[Verdict.LEVEL] == 1
+    assert close.verdict is Verdict.HOLDS
 
 
 def test_after_the_last_look_a_new_study_is_proposed():

@@ -176,7 +176,12 @@ class Comparison:
         """Against its bounds."""
         if min(self.p_for, self.p_against) <= ALPHA:
             return Outcome.AGREES if self.p_for <= self.p_against else Outcome.CONTRADICTS
-        return Outcome.LEVEL if self.p_level <= ALPHA else Outcome.UNDECIDED
+        return Outcome.LEVEL if self.level_at and self.p_level <= ALPHA else Outcome.UNDECIDED
+
+    @property
+    def level_at(self) -> float:
+        """Delta where it speaks against the hypothesis; 0 where the bounds allow for no difference at all."""
+        return 0.0 if self.low < self.reference < self.high else self.delta
 
     @property
     def direction(self) -> Direction:
@@ -307,8 +312,8 @@ class Look:
         if self.verdict is Verdict.CONTRADICTED:
             return sorted(self.comparisons, key=lambda c: c.p_against)[refuting]
         if self.verdict is Verdict.LEVEL:
-            known = (c for c in self.comparisons if c.delta)
-            return sorted(known, key=lambda c: abs(c.estimate.mean - c.reference) / c.delta)[refuting]
+            known = (c for c in self.comparisons if c.level_at)
+            return sorted(known, key=lambda c: abs(c.estimate.mean - c.reference) / c.level_at)[refuting]
         return sorted(self.comparisons, key=lambda c: (c.p_for, -c.slack))[self.required - 1]
 
 
@@ -500,7 +505,7 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _rule(comparisons: Sequence[Comparison], required: int, alpha: float) -> Rule:
-    low, high, reference, delta = np.array([(c.low, c.high, c.reference, c.delta) for c in comparisons], float).T
+    low, high, reference, delta = np.array([(c.low, c.high, c.reference, c.level_at) for c in comparisons], float).T
     return Rule(low, high, reference, delta, required, alpha)
 
 
