@@ -73,6 +73,7 @@ def _page(folder: Path, study: Study, runs: pd.DataFrame) -> Iterator[str]:
     yield from (f"# Results: {study.title}", "", "Made by `scripts/reproduce`, put here by `scripts/publish`.", "")
     yield from ("| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), "")
     yield "- [claims.md](claims.md): the hypotheses with their verdicts (also as JSON)"
+    yield "- [forest plot](figures/forest.png): each comparison with its interval, and a dot for each seed"
     yield "- [fidelity](tables/fidelity.md): how near our curves are to the course report's"
     yield "- [runs.csv](runs.csv): a row for each run; `epochs.parquet`: a row for each epoch"
     yield "- [timing.json](timing.json): what the hypotheses about time rest on"
@@ -82,7 +83,6 @@ def _page(folder: Path, study: Study, runs: pd.DataFrame) -> Iterator[str]:
     yield "  and to go on with more seeds: `mlp-sweeps train study=report --until-decided --out again`"
     for name in study.tables:
         yield from ("", (folder / "tables" / f"{name}.md").read_text().strip())
-    yield from ("", "![Forest plot](figures/forest.png)")
     yield from ("", "Each figure, then the same as the course report draws it:")
     for name, figure in study.figures.items():
         yield from ("", f"![{figure.caption or name}](figures/{name}.png)", f"![{name}](figures/{name}-report.png)")

@@ -113,8 +113,8 @@ def _row(axes: Axes, row: Comparison, y: float) -> None:
     least, most = axes.get_xlim()
     low, high = max(row.shown(row.low), least), min(row.shown(row.high), most)
     axes.fill_between([low, high], y - 0.42, y + 0.42, color=_MARGIN, linewidth=0, zorder=0)
-    if row.delta:
-        ends = [row.shown(row.reference - row.delta), row.shown(row.reference + row.delta)]
+    if row.level_at:
+        ends = [row.shown(row.reference - row.level_at), row.shown(row.reference + row.level_at)]
         axes.plot(
             [ends[0], ends[1], ends[1], ends[0], ends[0]], [y - 0.42, y - 0.42, y + 0.42, y + 0.42, y - 0.42],
             color="#0072B2", linewidth=0.4, zorder=1,
