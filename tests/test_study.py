@@ -219,3 +219,10 @@ def test_what_a_study_would_do_is_told_before_it_does(study):
     assert "−0.5 < ReLU 1L − GeLU 1L < 0.5" in told
     assert "GeLU 1L / Sigmoid 1L > 1" in told
     assert all(name in told for name in itertools.chain(study.hypotheses, study.tables, study.figures))
+
+
+def test_a_key_that_overrides_a_merged_one_does_not_stand_twice(tmp_path):
+    path = tmp_path / "merged.yaml"
+    path.write_text("a: &a {x: 1}\nb: {c: &c {<<: *a, x: 2}}\nd: {<<: *c}\n")
+    with pytest.raises(InputError, match=r"^a=.*no such field"):
+        file.read(str(path))
