@@ -38,7 +38,8 @@ def publish(out: Path, folder: Path, study: Study) -> None:
 def _products(out: Path, study: Study) -> Iterator[Path]:
     yield from (out / name for name in ("claims.md", "claims.json", "timing.json"))
     yield from (out / "tables" / f"{name}.{kind}" for name in (*study.tables, "fidelity") for kind in ("md", "csv"))
-    yield from (out / "figures" / f"{name}.{kind}" for name in (*study.figures, "forest") for kind in ("png", "svg"))
+    yield from (out / "figures" / f"{name}.{kind}" for name in study.figures for kind in ("png", "svg"))
+    yield out / "figures" / "forest.svg"
     yield from (out / "figures" / f"{name}-report.png" for name in study.figures)
 
 
@@ -73,7 +74,7 @@ def _page(folder: Path, study: Study, runs: pd.DataFrame) -> Iterator[str]:
     yield from (f"# Results: {study.title}", "", "Made by `scripts/reproduce`, put here by `scripts/publish`.", "")
     yield from ("| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), "")
     yield "- [claims.md](claims.md): the hypotheses with their verdicts (also as JSON)"
-    yield "- [forest plot](figures/forest.png): each comparison with its interval, and a dot for each seed"
+    yield "- [forest plot](figures/forest.svg): each comparison with its interval, and a dot for each seed"
     yield "- [fidelity](tables/fidelity.md): how near our curves are to the course report's"
     yield "- [runs.csv](runs.csv): a row for each run; `epochs.parquet`: a row for each epoch"
     yield "- [timing.json](timing.json): what the hypotheses about time rest on"
