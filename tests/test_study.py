@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from worlds import world, write_timing
 
-from sweeps.judge import timing
+from sweeps.judge import timing, training
 from sweeps.judge.evidence import Evidence
 from sweeps.runs.errors import InputError
 from sweeps.study import check, file
@@ -93,6 +93,12 @@ def test_the_report_needs_the_runs_of_its_experiment(study):
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.startswith("report: 21 runs")
+
+
+def test_a_look_trains_any_of_the_cells(study, tmp_path):
+    for cells in (list(study.cells()), list(study.cells())[3:7]):
+        told = training.describe(training.command(study, tmp_path, (4, 5), cells))
+        assert told.startswith(f"report: {2 * len(cells)} runs")
 
 
 def test_every_sentence_of_the_summary_is_tested_or_has_its_reason(study):

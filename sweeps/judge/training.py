@@ -40,14 +40,13 @@ def command(
 
 def _condition(study: Study, cells: Sequence[Settings]) -> str:
     """True of these cells among the study's runs, in the words of a grid's ``where``."""
-    return " or ".join(
-        "(" + " and ".join(_equation(study, key, study.complete(cell)[key]) for key in study.axes) + ")"
-        for cell in cells
-    )
+    rows = [[_trained(study, key, study.complete(cell)[key]) for key in study.axes] for cell in cells]
+    return f"[{', '.join(study.axes)}] in {rows!r}"
 
 
-def _equation(study: Study, key: str, value: Value) -> str:
-    return f"{key} == {study.axis(key).train.get(written(value), value)!r}"
+def _trained(study: Study, key: str, value: Value) -> Value:
+    """The value as the command line has it."""
+    return study.axis(key).train.get(written(value), value)
 
 
 def _quoted(text: str) -> str:

@@ -19,6 +19,8 @@ from typing import Any
 from sweeps.runs.errors import InputError
 from sweeps.runs.schema import suggest
 
+_LONGEST = 50_000  # a list of a thousand cells
+
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -86,8 +88,8 @@ def names(condition: str) -> list[str]:
 
 
 def _tree(condition: str) -> ast.expr:
-    if len(condition) > 1000:
-        raise InputError("where", condition, "must be at most 1000 characters")
+    if len(condition) > _LONGEST:
+        raise InputError("where", condition, f"must be at most {_LONGEST} characters")
     try:
         return ast.parse(condition.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
