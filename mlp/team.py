@@ -19,8 +19,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from sweeps.runs.errors import InputError
 
-_SPINS = 1000
-"""Spin iterations (0.1 µs each) before blocking: a wake-up costs 50 µs, and members end at nearly the same time."""
+_SPINS, _YIELDS = 1000, 4000
+"""Attempts (0.1 µs each), then attempts that yield the core to another process (0.5 µs), before blocking.
+
+Members end at nearly the same time, and a wake-up costs 50 µs or more: without the yields, one that is late makes the
+other block, which is late then. In a virtual machine they did not get out of that, and a step took up to three times as
+long.
+"""
 
 _ALONE = 0.5
 """Seconds of blocking after which to check that the other process is alive."""
@@ -143,8 +148,10 @@ class _Helper:
 
 
 def _acquire(semaphore: Any, check: Callable[[], None]) -> None:
-    for _ in range(_SPINS):
+    for attempt in range(_SPINS + _YIELDS):
         if semaphore.acquire(False):
             return
+        if attempt >= _SPINS:
+            os.sched_yield()
     while not semaphore.acquire(True, _ALONE):
         check()
