@@ -1,6 +1,7 @@
 """Measure what the README says about speed, side by side in one run, as ratios.
 
     python scripts/bench.py training   a training step against the machine's matrix multiply and other libraries
+    python scripts/bench.py shared     a training step of ours on all cores against one
     python scripts/bench.py accuracy   seconds of training to 97 % and 98 % on the test set, by ours and the others
     python scripts/bench.py overhead   a job of nearly no work: our launcher against Hydra's basic one
     python scripts/bench.py sweeps     experiment=report, shortened: ours, Hydra's joblib launcher, scikit-learn
@@ -43,20 +44,21 @@ GOALS = (97, 98)  # percent of the test set
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for measure in (training, accuracy, overhead, sweeps, workers, scale):
+    for measure in (training, shared, accuracy, overhead, sweeps, workers, scale):
         summary = (measure.__doc__ or "").splitlines()[0].replace("%", "%%")  # which argparse would fill in
         sub = commands.add_parser(measure.__name__, help=summary)
         sub.set_defaults(measure=measure)
         if measure is scale:
             sub.add_argument("--sizes", type=_integers, default=[10, 100, 1000, 10_000])
             continue
-        sub.add_argument("--rounds", type=int, default={training: 5, accuracy: 3}.get(measure, 1))
+        sub.add_argument("--rounds", type=int, default={training: 5, shared: 7, accuracy: 3}.get(measure, 1))
         if measure in (training, accuracy):
             names = ", ".join(f"{short} ({name})" for short, name in SHORT.items())
             sub.add_argument("--peers", default=",".join(PEERS), help=f"beside ours: {names}")
             sub.add_argument("--threads", type=_integers, default=sorted({1, cores()}))
-        if measure is training:
+        if measure in (training, shared):
             sub.add_argument("--steps", type=int, default=300, help="in each lap (300, an epoch)")
+        if measure is training:
             sub.add_argument("--out", type=Path, metavar="DIR", help="also write performance.json and performance.svg")
         if measure is sweeps:
             sub.add_argument("--epochs", type=int, default=3, help="of each run (3)")
@@ -158,6 +160,29 @@ def _case(
             flush=True,
         )
     return case
+
+
+def shared(rounds: int, steps: int) -> None:
+    """A training step of ours on all cores against one, by turns."""
+    batches = np.random.default_rng(0).permutation(60_000)[: steps * BATCH].reshape(steps, BATCH)
+    many = cores()
+    with _Process("ours", 1) as one, _Process("ours", many) as all_:
+        for sizes in NETWORKS:
+            for activ in ACTIVATIONS:
+                laps: tuple[list[float], list[float]] = ([], [])
+                for process in (one, all_):
+                    process.ask((initial_weights(sizes), activ))
+                for _ in range(rounds + 1):  # the first is not counted
+                    for process, seconds in zip((one, all_), laps, strict=True):
+                        process.ask(batches[: steps // 4])  # awake, as in _case
+                        seconds.append(process.ask(batches)[0] / steps)
+                gains = sorted(a / b for a, b in zip(laps[0][1:], laps[1][1:], strict=True))
+                print(
+                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{statistics.median(laps[0][1:]) * 1e6:>6.0f} µs on one core"
+                    f"{statistics.median(laps[1][1:]) * 1e6:>6.0f} on {many}"
+                    f"{statistics.median(gains):>7.2f} times as fast ({gains[0]:.2f}–{gains[-1]:.2f})",
+                    flush=True,
+                )
 
 
 def accuracy(rounds: int, peers: Sequence[str], threads: Sequence[int], epochs: int = 40) -> None:
