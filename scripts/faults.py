@@ -100,14 +100,17 @@ def kill_worker(lab: Lab, tries: int) -> list[Trial]:
     """kill -9 of a worker"""
     trials: list[Trial] = []
     while len(trials) < tries:
-        out, killed = lab.fresh(), 0
+        out, killed, written, in_vain = lab.fresh(), 0, 0, 0
         process = lab.start(out, SWEEP)
         while process.poll() is None:
             time.sleep(lab.rng.uniform(0.05, 0.5))
+            if rows(out) != written:
+                written, in_vain = rows(out), 0
             workers = [child for child in family(process)[1:] if is_worker(child)]
-            if workers and len(trials) + killed < tries:
+            if workers and len(trials) + killed < tries and in_vain < 5:  # a pool gives up after ten failed starts
                 lab.rng.choice(workers).kill()
                 killed += 1
+                in_vain += 1
         status, output = lab.end(process)
         lost = sum(epochs_lost(run) for run in run_dirs(out))
         last = lab.again(out, SWEEP)
