@@ -177,9 +177,9 @@ def shared(rounds: int, steps: int) -> None:
                         process.ask(batches[: steps // 4])  # awake, as in _case
                         seconds.append(process.ask(batches)[0] / steps)
                 gains = sorted(a / b for a, b in zip(laps[0][1:], laps[1][1:], strict=True))
+                alone, together = (1e6 * statistics.median(part[1:]) for part in laps)
                 print(
-                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{statistics.median(laps[0][1:]) * 1e6:>6.0f} µs on one core"
-                    f"{statistics.median(laps[1][1:]) * 1e6:>6.0f} on {many}"
+                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{alone:>6.0f} µs on one core{together:>6.0f} on {many}"
                     f"{statistics.median(gains):>7.2f} times as fast ({gains[0]:.2f}–{gains[-1]:.2f})",
                     flush=True,
                 )
