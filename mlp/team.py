@@ -99,6 +99,7 @@ class Team:
         """End the helpers; the team cannot be used afterwards."""
         for helper in self._helpers:
             helper.kill()
+        self._tasks = ()  # methods of what holds the team: in a cycle, its arrays would wait for a full collection
 
     def _perform(self, member: int) -> None:
         self._tasks[self._number[0]](member)

@@ -1,6 +1,8 @@
 """The loop: bitwise determinism, what the columns mean, divergence."""
 
 import contextlib
+import gc
+import weakref
 
 import numpy as np
 import psutil
@@ -28,6 +30,19 @@ def test_the_same_configuration_gives_the_same_bits(small, optim):
     assert all(x[:7] == y[:7] for x, y in rows)
     assert a.network.theta.tobytes() == b.network.theta.tobytes()
     assert rows[-1][0].test_acc > 80  # and it learns
+
+
+def test_a_closed_one_is_freed_at_once(small):
+    gc.disable()  # of a worker's hundreds of runs each would wait for a full collection
+    try:
+        t = trainer(*small)
+        t.epoch(1)
+        t.close()
+        left = weakref.ref(t)
+        del t
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_another_seed_gives_other_weights_and_another_order(small):
