@@ -168,7 +168,7 @@ def _bartlett(variances: Array, df: Array, pooled: float) -> float:
     if not variances.all():
         return 0.0
     correction = 1 + ((1 / df).sum() - 1 / df.sum()) / (3 * (len(df) - 1))
-    statistic = (df.sum() * math.log(pooled) - df @ np.log(variances)) / correction
+    statistic = float(df.sum() * math.log(pooled) - df @ np.log(variances)) / float(correction)
     return float(special.chdtrc(len(df) - 1, max(statistic, 0.0)))
 
 

@@ -90,7 +90,7 @@ def _distances(
         "difference": difference.mean(),
         "mean": distance.mean(),
         "largest": distance.max(),
-        "at": int(found.index[distance.argmax()]),
+        "at": int(found.index[int(distance.argmax())]),
         "relative_mean": relative.mean(),
         "relative_largest": relative.max(),
         "inside": inside.mean(),
