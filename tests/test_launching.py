@@ -383,7 +383,7 @@ def test_a_directory_that_was_deleted(small, tmp_path):
 
 
 def test_too_few_descriptors_are_named(small, tmp_path):
-    done = shell(f"ulimit -n 9; python -m mlp.train --multirun {' '.join(small)} seed=0,1", tmp_path)
+    done = shell(f"ulimit -n 6; python -m mlp.train --multirun {' '.join(small)} seed=0,1", tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "no worker could start in 10 attempts: Too many open files" in done.stdout
