@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import yaml
 from machine import machine
 from peers import BATCH, PEERS, SHORT, SKLEARN, fit_sklearn, initial_weights, save_mnist, serve
@@ -406,14 +407,12 @@ def _worker_memory() -> str:
         process = subprocess.Popen([sys.executable, "-m", "mlp.train", "--multirun", *words], stdout=subprocess.DEVNULL)
         resident = proportional = 0
         while process.poll() is None:
-            for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                with contextlib.suppress(OSError):
-                    lines = Path(f"/proc/{worker}/smaps_rollup").read_text().splitlines()
-                    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
-                    resident = max(resident, sizes["Rss"])
-                    proportional = max(proportional, sizes["Pss"])
+            for worker in psutil.Process(process.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    sizes = worker.memory_full_info()
+                    resident, proportional = max(resident, sizes.rss), max(proportional, sizes.pss)
             time.sleep(0.1)
-    return f"{resident / 1024:.0f} MB resident, {proportional / 1024:.0f} MB with shared pages divided"
+    return f"{resident >> 20} MB resident, {proportional >> 20} MB with shared pages divided"
 
 
 def _sweep(*words: str) -> float:
