@@ -19,7 +19,7 @@ from sweeps.runs.directory import RunDir
 
 sweep = sweep  # a fixture
 
-LONG = ("epochs=20", "bsz=2")  # a second a run
+LONG = ("epochs=60", "bsz=2")  # some seconds a run: two are to be at work at the same time
 DETACH = "hydra.launcher.detach=true"
 
 

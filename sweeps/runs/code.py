@@ -52,7 +52,10 @@ class Fingerprinted(Protocol):
 def own_modules() -> dict[str, str]:
     """Name → file of every imported module that is the user's own."""
     files = ((name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items()))
-    return {name: path for name, file in files if type(file) is str and (path := _own(file)) and name != "__mp_main__"}
+    return {name: path for name, file in files if type(file) is str and (path := _own(file)) and name not in _NOT_OWN}
+
+
+_NOT_OWN = {"__mp_main__", "sitecustomize", "usercustomize"}  # Debian's Python has the second in /etc
 
 
 @functools.cache
