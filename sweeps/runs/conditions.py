@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from sweeps.runs.errors import InputError
+from sweeps.runs.errors import InputError, brief
 from sweeps.runs.schema import suggest
 
 _LONGEST = 50_000  # a list of a thousand cells
@@ -182,12 +182,14 @@ def _evaluate(node: ast.expr, point: Mapping[str, Any]) -> Any:
             values = [_evaluate(value, point) for value in (node.left, *node.comparators)]
             pairs = zip(node.ops, values, values[1:], strict=False)
             return all(_OPERATORS[type(op)](left, right) for op, left, right in pairs)
-    raise _Unusable(f"cannot have {ast.unparse(node)} in it; allowed are keys, values, comparisons, and, or, not, in")
+    raise _Unusable(
+        f"cannot have {brief(ast.unparse(node))} in it; allowed are keys, values, comparisons, and, or, not, in"
+    )
 
 
 def _look_up(key: str, point: Mapping[str, Any]) -> Any:
     if key in point:
         return point[key]
     if key not in _WORDS:
-        raise _Unusable(f"there is no key {key}{suggest(key, point)}; text needs quotes, as in activ == 'gelu'")
+        raise _Unusable(f"there is no key {brief(key)}{suggest(key, point)}; text needs quotes, as in activ == 'gelu'")
     return _WORDS[key]

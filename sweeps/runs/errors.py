@@ -13,6 +13,11 @@ import signal
 from typing import Any
 
 
+def brief(text: str) -> str:
+    """Its beginning, if the text is too long for a message."""
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
 class SweepsError(Exception):
     """Base class of the errors below."""
 
@@ -25,9 +30,7 @@ class InputError(SweepsError, ValueError):
             shown = value if isinstance(value, str) else repr(value)
         except ValueError:  # Python writes no whole number of more than 4300 digits
             shown = f"a huge {type(value).__name__}"
-        if len(shown) > 200:
-            shown = shown[:200] + "…"
-        super().__init__(f"{field}={shown}: {allowed}")
+        super().__init__(f"{field}={brief(shown)}: {allowed}")
         self.field = field
         self.value = value
         self.allowed = allowed
