@@ -31,11 +31,12 @@ class Workspace:
 
     Args:
         order: "C" keeps an example's values together in memory, "F" a column's.
+        memory: to begin with, (rows, width).
     """
 
-    def __init__(self, order: Literal["C", "F"] = "C") -> None:
+    def __init__(self, order: Literal["C", "F"] = "C", memory: Floats | None = None) -> None:
         self._order: Literal["C", "F"] = order
-        self._memory: Floats = np.empty((0, 0))
+        self._memory: Floats = np.empty((0, 0)) if memory is None else memory
 
     def rows(self, count: int, width: int, dtype: np.dtype[Any]) -> Floats:
         """(count, width), valid until the next call."""

@@ -97,8 +97,8 @@ class InkedProduct:
     def __init__(self) -> None:
         self._z, self._part = Workspace(), Workspace()
 
-    def forward(self, batch: InkedBatch, weight: Floats, bias: Floats, out: Floats | None = None) -> Floats:
-        """x W + b, (batch, fan_out), in ``out`` or valid until the next call."""
+    def forward(self, batch: InkedBatch, weight: Floats, bias: Floats) -> Floats:
+        """x W + b, (batch, fan_out), valid until the next call."""
         x, steps = batch
         z, part = (memory.rows(len(x), len(bias), bias.dtype) for memory in (self._z, self._part))
         for rows, start, stop in steps:
@@ -106,9 +106,8 @@ class InkedProduct:
             if start:
                 z[:rows] += part[:rows]
         z *= _scale(z)
-        out = z[1:] if out is None else out
-        np.add(z[1:], z[0] + bias, out=out)
-        return out
+        z[1:] += z[0] + bias
+        return z[1:]
 
     def backward(self, batch: InkedBatch, delta: Floats, grad_weight: Floats, grad_bias: Floats) -> None:
         """Fill xᵀ δ, (d, fan_out), and Σ_i δ_i, (fan_out,), with δ = delta, (batch, fan_out)."""

@@ -1,7 +1,5 @@
 """Layers: an affine map over views of the network's flat parameter vector, and a softmax layer."""
 
-from typing import Literal
-
 import numpy as np
 
 from mlp.activations import Floats, Workspace
@@ -15,7 +13,7 @@ class Linear:
         weight: W, (fan_in, fan_out); updated from outside, by the optimizer.
         bias: b, (fan_out,).
         grad_weight, grad_bias: where ``backward`` leaves ∂L/∂W and ∂L/∂b; same shapes.
-        order: of the output in memory, "C" by example, "F" by column.
+        z: memory of the output.
     """
 
     def __init__(
@@ -24,25 +22,23 @@ class Linear:
         bias: Floats,
         grad_weight: Floats,
         grad_bias: Floats,
-        order: Literal["C", "F"] = "C",
+        z: Workspace | None = None,
     ) -> None:
         self.weight = weight
         self.bias = bias
         self.grad_weight = grad_weight
         self.grad_bias = grad_bias
         self._x: Floats | InkedBatch = np.empty(0)
-        self._z = Workspace(order)
+        self._z = z or Workspace()
         self._dx = Workspace()
         self._inked = InkedProduct()
 
-    def forward(self, x: Floats | InkedBatch, out: Floats | None = None) -> Floats:
-        """x: (batch, fan_in) → z: (batch, fan_out), in ``out`` or valid until the next call."""
+    def forward(self, x: Floats | InkedBatch) -> Floats:
+        """x: (batch, fan_in) → z: (batch, fan_out), valid until the next call."""
         self._x = x
         if isinstance(x, InkedBatch):
-            return self._inked.forward(x, self.weight, self.bias, out)
-        if out is None:
-            out = self._z.rows(len(x), len(self.bias), self.weight.dtype)
-        z = np.matmul(x, self.weight, out=out)
+            return self._inked.forward(x, self.weight, self.bias)
+        z = np.matmul(x, self.weight, out=self._z.rows(len(x), len(self.bias), self.weight.dtype))
         z += self.bias
         return z
 
@@ -54,11 +50,9 @@ class Linear:
         np.matmul(self._x.T, delta, out=self.grad_weight)
         np.add.reduce(delta, axis=0, out=self.grad_bias)
 
-    def input_gradient(self, delta: Floats, out: Floats | None = None) -> Floats:
+    def input_gradient(self, delta: Floats) -> Floats:
         """∂L/∂x, (batch, fan_in), from the same delta; not needed for the first layer."""
-        if out is None:
-            out = self._dx.rows(len(delta), len(self.weight), delta.dtype)
-        return np.matmul(delta, self.weight.T, out=out)
+        return np.matmul(delta, self.weight.T, out=self._dx.rows(len(delta), len(self.weight), delta.dtype))
 
 
 class Softmax:

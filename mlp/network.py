@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mlp.activations import Activation, Floats
+from mlp.activations import Activation, Floats, Workspace
 from mlp.ink import InkedBatch
 from mlp.layers import Linear
 
@@ -51,8 +51,7 @@ class Network:
                     self.theta[middle:end],
                     self.grad[start:middle].reshape(fan_in, fan_out),
                     self.grad[middle:end],
-                    # A loss reduces over a few classes: along the batch that is five times faster than along them.
-                    order="F" if end == count else "C",
+                    Workspace("F" if end == count else "C"),  # for a loss, which reduces over a few classes
                 )
             )
             start = end
@@ -66,22 +65,42 @@ class Network:
 
     def forward(self, x: Floats | InkedBatch) -> Floats:
         """x: (batch, sizes[0]) → logits: (batch, sizes[-1]), valid until the next call and free to be overwritten."""
-        return self.forward_rest(self.linears[0].forward(x))
+        return self.forward_from(0, self.linears[0].forward(x))
 
-    def forward_rest(self, z: Floats) -> Floats:
-        """From z, (batch, sizes[1]), of the first layer, which is overwritten, to the logits."""
-        for activation, linear in zip(self.activations, self.linears[1:], strict=True):
+    def forward_from(self, layer: int, z: Floats) -> Floats:
+        """From z of a layer (from 0), which is overwritten, to the logits."""
+        for activation, linear in zip(self.activations[layer:], self.linears[layer + 1 :], strict=True):
             z = linear.forward(activation.forward(z))
         return z
 
     def backward(self, delta: Floats) -> None:
         """Fill ``grad`` from delta = ∂L/∂logits of the last forward's batch."""
-        self.linears[0].backward(self.backward_rest(delta))
+        self.linears[0].backward(self.backward_to(0, delta))
 
-    def backward_rest(self, delta: Floats, out: Floats | None = None) -> Floats:
-        """Fill ``grad`` but for the first layer's part; returns its ∂L/∂z, (batch, sizes[1]), in ``out`` if given."""
-        for i in reversed(range(len(self.activations))):
-            linear = self.linears[i + 1]
-            linear.backward(delta)
-            delta = self.activations[i].backward(linear.input_gradient(delta, None if i else out))
+    def backward_to(self, layer: int, delta: Floats) -> Floats:
+        """Fill the part of ``grad`` that belongs to the layers after this one; returns ∂L/∂z of this one."""
+        for i in reversed(range(layer, len(self.activations))):
+            self.linears[i + 1].backward(delta)
+            delta = self.activations[i].backward(self.linears[i + 1].input_gradient(delta))
         return delta
+
+
+class Units:
+    """Some units of the first hidden layer, with the weights on both sides of them.
+
+    Args:
+        into: from the features to them.
+        out: from them to the next layer.
+    """
+
+    def __init__(self, into: Linear, activation: Activation, out: Linear) -> None:
+        self._into, self._activation, self._out = into, activation, out
+
+    def forward(self, x: Floats | InkedBatch) -> Floats:
+        """x: (batch, features) → their part of the next layer's z, (batch, width); all parts add up to it."""
+        return self._out.forward(self._activation.forward(self._into.forward(x)))
+
+    def backward(self, delta: Floats) -> None:
+        """Fill the gradients of their weights from the next layer's ∂L/∂z, (batch, width)."""
+        self._out.backward(delta)
+        self._into.backward(self._activation.backward(self._out.input_gradient(delta)))

@@ -2,20 +2,21 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlp.activations import ACTIVATIONS, Floats
+from mlp.activations import ACTIVATIONS, Activation, Floats, Workspace
 from mlp.config import RunConfig
 from mlp.data import Batches, Dataset, InkedBatches, Split
 from mlp.epochs import Epoch, Window, windows
 from mlp.layers import Linear
 from mlp.losses import LOSSES, Labels
-from mlp.network import Network, count_parameters
+from mlp.network import Network, Units, count_parameters
 from mlp.optim import OPTIMIZERS, Optimizer
 from mlp.team import Team, share
 from sweeps.runs.errors import Diverged
@@ -48,11 +49,11 @@ class Trainer:
         self.test_correct = team.zeros(len(dataset.test), np.bool_)
         """(images,) Whether each image of the test set was classified correctly when it was last evaluated."""
 
-        activation = ACTIVATIONS[config.activ.name]
+        entry = ACTIVATIONS[config.activ.name]
+        activation = partial(entry.build, **config.activ.options)
         theta, self._grads = team.zeros(count, self._dtype), team.zeros((team.size, count), self._dtype)
         self._networks = [
-            Network(sizes, lambda: activation.build(**config.activ.options), dtype=config.dtype, theta=theta, grad=grad)
-            for grad in self._grads
+            Network(sizes, activation, dtype=config.dtype, theta=theta, grad=grad) for grad in self._grads
         ]
         self.network = self._networks[0]
         self.network.initialize(_rng(config.seed, _INITIALIZATION), std=config.init_std)
@@ -69,16 +70,20 @@ class Trainer:
         self._labels: Labels = np.empty(0, np.intp)
         self._evaluations: dict[int, Batches] = {}
 
-        # Members own units of the first layer, and rows of a batch in the others.
-        self._features, self._units = dataset.features, [share(sizes[1], team.size, k) for k in range(team.size)]
-        self._first = [self._layer(theta, grad, units) for grad, units in zip(self._grads, self._units, strict=True)]
-        self._z, self._delta = (team.zeros((self._batch_size, sizes[1]), self._dtype) for _ in range(2))
+        # Members own units of the first hidden layer, and rows of a batch in the layers after it.
+        self._owned = [share(sizes[1], team.size, member) for member in range(team.size)]
+        self._z = [self._second_layer(sizes) for _ in self._owned]
+        """Of each member, its units' part of the second layer's z."""
+        self._delta = self._second_layer(sizes)
+        """∂L/∂z of it."""
+        self._units = [self._take_units(member, activation()) for member in range(team.size)]
+        self._pieces = [self._take_parameters(sizes, member) for member in range(team.size)]
 
         # Messages to and from members.
         self._index = team.zeros(self._batch_size, np.intp)
         self._count = team.zeros(1, np.intp)
         self._sums = team.zeros((team.size, 2), np.float64)
-        team.begin(self._enter, self._differentiate, self._update, self._evaluate)
+        team.begin(self._enter, self._differentiate, self._go_on, self._evaluate)
 
     def close(self) -> None:
         """End the other processes."""
@@ -134,15 +139,17 @@ class Trainer:
         """
         total, correct = 0.0, 0
         batches: list[tuple[float, int, int]] = []
+        size = self._batch_size
         with self._training_layout():
-            for start in range(0, len(index), self._batch_size):
-                rows = index[start : start + self._batch_size]
-                loss, right = self._step(rows)
+            self._announce(index[:size])
+            self._team.run(self._enter)
+            for start in range(0, len(index), size):
+                loss, right = self._step(following=index[start + size : start + 2 * size])
                 if not math.isfinite(loss):
-                    raise Diverged(f"the loss became {loss} in batch {start // self._batch_size + 1}")
+                    raise Diverged(f"the loss became {loss} in batch {start // size + 1}")
                 total += loss
                 correct += right
-                batches.append((loss, right, len(rows)))
+                batches.append((loss, right, len(index[start : start + size])))
                 after_batch()
         self.windows = windows(batches)
         for array in self.optimizer.state.values():
@@ -151,14 +158,41 @@ class Trainer:
             array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
         return total, correct
 
+    def _second_layer(self, sizes: Sequence[int]) -> Floats:
+        """(batch, width) that all members see; in memory as a loss wants its logits, if they are that."""
+        if len(sizes) > 3:
+            return self._team.zeros((self._batch_size, sizes[2]), self._dtype)
+        return self._team.zeros((sizes[2], self._batch_size), self._dtype).T
+
+    def _take_units(self, member: int, activation: Activation) -> Units:
+        """The member's units of the first hidden layer; the last member adds the second layer's bias."""
+        units, network = self._owned[member], self._networks[member]
+        weights, grads = self._block(network.theta, units), self._block(network.grad, units)
+        first, second = Linear(weights[:-1], weights[-1], grads[:-1], grads[-1]), network.linears[1]
+        bias, grad_bias = second.bias, second.grad_bias
+        if member < self.members - 1:
+            bias, grad_bias = np.zeros((2, len(bias)), self._dtype)
+        memory = Workspace(memory=self._z[member])
+        return Units(
+            first, activation, Linear(second.weight[units], bias, second.grad_weight[units], grad_bias, memory)
+        )
+
+    def _take_parameters(self, sizes: Sequence[int], member: int) -> tuple[list[slice], list[slice]]:
+        """What the member updates: what belongs to its units, and part of the rest, whose gradients must be summed."""
+        if self.members == 1:
+            return _pieces(0, count_parameters(sizes)), []
+        units, width = self._owned[member], sizes[2]
+        first, second = count_parameters(sizes[:2]), count_parameters(sizes[:3])  # where the next layer's begin
+        stop = second if member == self.members - 1 else first + width * units.stop
+        rows = sizes[0] + 1
+        own = _pieces(rows * units.start, rows * units.stop) + _pieces(first + width * units.start, stop)
+        rest = share(count_parameters(sizes) - second, self.members, member)
+        return own, _pieces(second + rest.start, second + rest.stop)
+
     def _block(self, vector: Floats, units: slice) -> Floats:
         """The part of a parameter vector with these units' weights and, in its last row, biases."""
-        rows = self._features + 1
+        rows = self._dataset.features + 1
         return vector[rows * units.start : rows * units.stop].reshape(rows, -1)
-
-    def _layer(self, theta: Floats, grad: Floats, units: slice) -> Linear:
-        weights, grads = self._block(theta, units), self._block(grad, units)
-        return Linear(weights[:-1], weights[-1], grads[:-1], grads[-1])
 
     @contextmanager
     def _training_layout(self) -> Iterator[None]:
@@ -166,66 +200,71 @@ class Trainer:
 
         So is the optimizer's state. A member's part stays in its core's cache.
         """
-        ink, theta, units = self._dataset.train.ink, self.network.theta, self._units
-        if ink is None and len(units) == 1:
+        ink, features, theta, owned = self._dataset.train.ink, self._dataset.features, self.network.theta, self._owned
+        if ink is None and len(owned) == 1:
             yield
             return
-        order = np.arange(self._features) if ink is None else ink.order
-        rows = np.append(order, self._features)  # and the biases
+        order = np.arange(features) if ink is None else ink.order
+        rows = np.append(order, features)  # and the biases
         vectors = [theta, *(array for array in self.optimizer.state.values() if array.shape == theta.shape)]
-        tables = [self._block(vector, slice(0, units[-1].stop)) for vector in vectors]
+        tables = [self._block(vector, slice(0, owned[-1].stop)) for vector in vectors]
         for table, vector in zip(tables, vectors, strict=True):
             ordered = table[rows]
-            for part in units:
+            for part in owned:
                 self._block(vector, part)[:] = ordered[:, part]
         try:
             yield
         finally:
             for table, vector in zip(tables, vectors, strict=True):
-                table[rows] = np.hstack([self._block(vector, part) for part in units])
+                table[rows] = np.hstack([self._block(vector, part) for part in owned])
 
-    def _step(self, index: NDArray[np.intp]) -> tuple[float, int]:
-        """One update; returns summed loss and number of correct images before it."""
-        self._index[: len(index)] = index
-        self._count[0] = len(index)
-        self._team.run(self._enter)
+    def _step(self, following: NDArray[np.intp]) -> tuple[float, int]:
+        """One update, and on to the following batch; returns summed loss and number of correct images before it."""
         self._team.run(self._differentiate)
         self.optimizer.advance()
-        self._team.run(self._update)
+        self._announce(following)
+        self._team.run(self._go_on)
         loss, correct = self._sums.sum(axis=0).tolist()
         return loss, int(correct)
 
+    def _announce(self, index: NDArray[np.intp]) -> None:
+        """Tell the members the next batch."""
+        self._index[: len(index)] = index
+        self._count[0] = len(index)
+
     def _enter(self, member: int) -> None:
-        """The batch through the member's units of the first layer.
+        """The batch through the member's units.
 
         Each gathers the whole batch: sharing takes as long, since a core must fetch what the other wrote.
         """
         x, self._labels = self._batches.take(self._index[: self._count[0]])
-        self._first[member].forward(x, self._z[: len(self._labels), self._units[member]])
+        self._units[member].forward(x)
 
     def _differentiate(self, member: int) -> None:
         """The member's rows of the batch through the other layers and back; gradients go to its row of ``_grads``."""
         count, network = len(self._labels), self._networks[member]
         rows = share(count, self.members, member)
-        self._sums[member] = self._measure(network.forward_rest(self._z[rows]), self._labels[rows])
-        network.backward_rest(self._loss.backward(self.optimizer.gradient_scale / count), self._delta[rows])
+        z = self._z[member][rows]
+        for other in range(self.members):
+            if other != member:
+                z += self._z[other][rows]
+        self._sums[member] = self._measure(network.forward_from(1, z), self._labels[rows])
+        self._delta[rows] = network.backward_to(1, self._loss.backward(self.optimizer.gradient_scale / count))
 
-    def _update(self, member: int) -> None:
-        """The parameters of the member's units, and its part of the others by the sum of all gradients."""
-        units, rows, total = self._units[member], self._features + 1, self._grads.shape[1]
-        self._first[member].backward(self._delta[: len(self._labels), units])
-        alone = self.members == 1  # no gradients to add up
-        start = total if alone else rows * self._units[-1].stop
-        for part in _pieces(rows * units.start, total if alone else rows * units.stop):
+    def _go_on(self, member: int) -> None:
+        """Update the member's parameters and enter the next batch, if there is one, which needs no one else's."""
+        self._units[member].backward(self._delta[: len(self._labels)])
+        own, summed = self._pieces[member]
+        for part in own:
             self.optimizer.update(part, self._grads[member, part])
-
-        rest = share(total - start, self.members, member)
-        for part in _pieces(start + rest.start, start + rest.stop):
+        for part in summed:
             grad = self._grads[member, part]  # the member's own, in its core's cache
             for other in range(self.members):
                 if other != member:
                     grad += self._grads[other, part]
             self.optimizer.update(part, grad)
+        if self._count[0]:
+            self._enter(member)
 
     def _evaluate(self, member: int) -> None:
         """The member's part of a split."""
@@ -254,9 +293,9 @@ class Trainer:
         return self._loss.forward(logits, labels), int(np.count_nonzero(right))
 
 
-def _pieces(start: int, stop: int) -> Iterator[slice]:
+def _pieces(start: int, stop: int) -> list[slice]:
     """Of a range of parameters, small enough for all that an update needs of one to stay in a core's cache."""
-    return (slice(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE))
+    return [slice(at, min(at + _PIECE, stop)) for at in range(start, stop, _PIECE)]
 
 
 def _worthwhile(threads: int, rows: int, parameters: int) -> int:

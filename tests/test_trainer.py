@@ -153,6 +153,15 @@ def test_threads_change_nothing_but_rounding_and_that_always_in_the_same_way(wid
         np.testing.assert_allclose(array, one.optimizer.state[name], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("hidden", ["[400]", "[1,2000]", "[200,40,30]"])
+def test_networks_of_any_shape_can_be_shared(wide, hidden):
+    words = ("dtype=float64", f"model.hidden={hidden}")
+    one, three = wide(1, *words), wide(3, *words)
+    assert three.members == 3
+    assert three.epoch(1)[:7] == pytest.approx(one.epoch(1)[:7], rel=1e-12)
+    np.testing.assert_allclose(three.network.theta, one.network.theta, rtol=1e-9, atol=1e-15)
+
+
 def test_a_batch_of_one_leaves_nothing_to_the_others(wide):
     one, two = wide(1, "dtype=float64"), wide(2, "dtype=float64")
     for index in (np.array([5]), np.array([7, 3, 1])):
@@ -209,11 +218,11 @@ def test_the_death_of_a_helper_is_noticed(wide):
 def test_what_a_member_raises_leaves_the_team_in_step(wide, monkeypatch):
     trainer, undisturbed = wide(2), wide(2)
 
-    def interrupt(z):
+    def interrupt(layer, z):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as here:
-        here.setattr(trainer.network, "forward_rest", interrupt)  # not in the helper, as a signal comes to us alone
+        here.setattr(trainer.network, "forward_from", interrupt)  # not in the helper, as a signal comes to us alone
         with pytest.raises(KeyboardInterrupt):
             trainer.train(np.arange(190))
     assert trainer.train(np.arange(190)) == undisturbed.train(np.arange(190))
