@@ -1,7 +1,7 @@
 """Measure what the README says about speed, side by side in one run, as ratios.
 
     python scripts/bench.py training   a training step against the machine's matrix multiply and other libraries
-    python scripts/bench.py shared     a training step of ours on all cores against one
+    python scripts/bench.py shared     a training step of ours on all cores against one, and separate runs at once
     python scripts/bench.py accuracy   seconds of training to 97 % and 98 % on the test set, by ours and the others
     python scripts/bench.py overhead   a job of nearly no work: our launcher against Hydra's basic one
     python scripts/bench.py sweeps     experiment=report, shortened: ours, Hydra's joblib launcher, scikit-learn
@@ -31,6 +31,7 @@ import numpy as np
 import psutil
 import yaml
 from machine import machine
+from numpy.typing import NDArray
 from peers import BATCH, PEERS, SHORT, SKLEARN, fit_sklearn, initial_weights, save_mnist, serve
 
 from sweeps.runs import command
@@ -164,26 +165,41 @@ def _case(
 
 
 def shared(rounds: int, steps: int) -> None:
-    """A training step of ours on all cores against one, by turns."""
+    """A training step of ours on all cores against one, by turns; and what as many separate runs at once would gain.
+
+    Two cores at work may each be slower than one alone, which no way of sharing a step can make up for.
+    """
     batches = np.random.default_rng(0).permutation(60_000)[: steps * BATCH].reshape(steps, BATCH)
     many = cores()
-    with _Process("ours", 1) as one, _Process("ours", many) as all_:
+    with contextlib.ExitStack() as stack:
+        separate = [stack.enter_context(_Process("ours", 1)) for _ in range(many)]
+        together = stack.enter_context(_Process("ours", many))
         for sizes in NETWORKS:
             for activ in ACTIVATIONS:
-                laps: tuple[list[float], list[float]] = ([], [])
-                for process in (one, all_):
+                for process in (*separate, together):
                     process.ask((initial_weights(sizes), activ))
+                laps: list[list[float]] = []  # of one process, of all at once, of one run on all cores
                 for _ in range(rounds + 1):  # the first is not counted
-                    for process, seconds in zip((one, all_), laps, strict=True):
-                        process.ask(batches[: steps // 4])  # awake, as in _case
-                        seconds.append(process.ask(batches)[0] / steps)
-                gains = sorted(a / b for a, b in zip(laps[0][1:], laps[1][1:], strict=True))
-                alone, together = (1e6 * statistics.median(part[1:]) for part in laps)
+                    parts = [separate[:1], separate, [together]]
+                    laps.append([_lap(part, batches[: steps // 4], batches) / steps for part in parts])
+                one, each, shared = (1e6 * statistics.median(lap[k] for lap in laps[1:]) for k in range(3))
+                gains = sorted(lap[0] / lap[2] for lap in laps[1:])
+                limit = statistics.median(many * lap[0] / lap[1] for lap in laps[1:])
                 print(
-                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{alone:>6.0f} µs on one core{together:>6.0f} on {many}"
-                    f"{statistics.median(gains):>7.2f} times as fast ({gains[0]:.2f}–{gains[-1]:.2f})",
+                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{one:>6.0f} µs on one core{shared:>6.0f} on {many}"
+                    f"{statistics.median(gains):>7.2f} times as fast ({gains[0]:.2f}–{gains[-1]:.2f})"
+                    f"   {many} runs at once{each:>6.0f} µs, {limit:.2f}",
                     flush=True,
                 )
+
+
+def _lap(processes: Sequence["_Process"], warm: NDArray[np.intp], batches: NDArray[np.intp]) -> float:
+    """Mean seconds of processes that work at the same time; awake, and with their own data in the caches."""
+    for request in (warm, batches):
+        for process in processes:
+            process.send(request)
+        seconds = [process.receive()[0] for process in processes]
+    return statistics.mean(seconds)
 
 
 def accuracy(rounds: int, peers: Sequence[str], threads: Sequence[int], epochs: int = 40) -> None:
@@ -238,7 +254,13 @@ class _Process:
         self.description = str(answer)
 
     def ask(self, request: object) -> Any:
+        self.send(request)
+        return self.receive()
+
+    def send(self, request: object) -> None:
         self._pipe.send(request)
+
+    def receive(self) -> Any:
         answer = self._pipe.recv()
         if isinstance(answer, Exception) and not isinstance(answer, NotImplementedError):
             raise answer
