@@ -104,3 +104,9 @@ LOSSES: dict[str, Entry[Loss]] = {
     "euclidean": entry(Euclidean),
     "hinge": entry(Hinge, margin=number(gt=0)),
 }
+
+
+def measure(loss: Loss, logits: Floats, labels: Labels, hits: NDArray[np.bool_] | None = None) -> tuple[float, int]:
+    """Summed loss, and number of correct examples; fills ``hits`` (batch,) with which. Overwrites the logits."""
+    right = np.equal(logits.argmax(axis=1), labels, out=hits)
+    return loss.forward(logits, labels), int(np.count_nonzero(right))
