@@ -112,7 +112,7 @@ def test_a_study_from_its_file_to_verdicts(run, tmp_path):
             "--seeds=99999999999: must be a whole number ≥ 0 and ≤ 10000",
         ),
         (("train", "study=./broken.yaml"), "broken.yaml: is not YAML"),
-        (("check", "study=./twice.yaml"), "twice.yaml: is not YAML: the key epochs stands twice in "),
+        (("check", "study=./twice.yaml"), "twice.yaml: is not YAML: the key epochs stands twice at line 3, column 1"),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, words, message):

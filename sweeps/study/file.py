@@ -3,7 +3,6 @@
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +58,7 @@ def _content(field: str, name: str, path: Path) -> object:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(field, name, f"cannot be read: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).replace('in "<byte string>", ', "at ")
         raise InputError(field, name, f"is not YAML: {reason}") from None
 
 
@@ -101,9 +100,11 @@ class _Loader(yaml.SafeLoader):
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)  # what "<<" merges is not in it yet, and may be overridden
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        if twice := [key for key, count in keys.items() if count > 1]:
-            raise yaml.composer.ComposerError(None, None, f"the key {twice[0]} stands twice", node.start_mark)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            seen.add(key.value)
         return node
 
 
