@@ -17,7 +17,7 @@ Floats = NDArray[Any]
 
 
 class Activation(Protocol):
-    """What a hidden layer applies to each pre-activation."""
+    """What a hidden layer applies to each pre-activation by itself: it may get only some of a layer's units."""
 
     def forward(self, z: Floats) -> Floats: ...
 
