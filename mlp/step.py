@@ -73,8 +73,11 @@ class Step:
         self._index = team.zeros(self.batch_size, np.intp)
         self._count = team.zeros(1, np.intp)
         self._sums = team.zeros((team.size, 2), np.float64)
-        self.tasks: tuple[Callable[[int], None], ...] = (self._enter, self._differentiate, self._go_on)
+
+    @property
+    def tasks(self) -> tuple[Callable[[int], None], ...]:
         """For ``team.begin``."""
+        return self._enter, self._differentiate, self._go_on
 
     def over(self, index: NDArray[np.intp]) -> Iterator[tuple[float, int, int]]:
         """A step on each batch of the training images at ``index``, in :meth:`layout`.

@@ -38,9 +38,9 @@ def test_a_closed_one_is_freed_at_once(small):
         t = trainer(*small)
         t.epoch(1)
         t.close()
-        left = weakref.ref(t)
+        left = [weakref.ref(t), weakref.ref(t.network)]
         del t
-        assert left() is None
+        assert [reference() for reference in left] == [None, None]
     finally:
         gc.enable()
 
