@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sweeps.launch.grid import Grids, value_of
@@ -89,8 +89,9 @@ def test_a_grid_that_is_none_is_named(grids, message):
         max_leaves=5,
     )
 )
+@example("0E0")
 def test_a_yaml_value_survives_hydra_s_grammar(value):
-    """Except that nothing can make the grammar read a number, or null, out of what was a text."""
+    """Except for a text that the grammar reads as a number or null: 1e-3 is a text in YAML."""
     text = value_of(value)
     try:
         override = OverridesParser.create().parse_override(f"key={text}")
@@ -98,7 +99,8 @@ def test_a_yaml_value_survives_hydra_s_grammar(value):
         assert "\\" in text or "\x00" in text or not text.isprintable()  # what the grammar cannot say at all
         return
     if isinstance(value, str) and not override.is_sweep_override():
-        assert str(override.value()).lower().strip() == value.lower().strip() or override.value() is None
+        read = override.value()
+        assert read is None or str(read).lower().strip() == value.lower().strip() or read == float(value)
     elif not isinstance(value, (str, list)):
         assert override.value() == value
 
