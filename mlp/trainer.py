@@ -103,19 +103,22 @@ class Trainer:
         Raises:
             Diverged: a loss became NaN or infinite.
         """
+        total, correct = 0.0, 0  # not by sum(), which from Python 3.12 on rounds in another way
         batches: list[tuple[float, int, int]] = []
         with self._step.layout():
-            for batch in self._step.over(index):
-                batches.append(batch)
-                if not math.isfinite(batch[0]):
-                    raise Diverged(f"the loss became {batch[0]} in batch {len(batches)}")
+            for loss, right, images in self._step.over(index):
+                batches.append((loss, right, images))
+                if not math.isfinite(loss):
+                    raise Diverged(f"the loss became {loss} in batch {len(batches)}")
+                total += loss
+                correct += right
                 after_batch()
         self.windows = windows(batches)
         for array in self.optimizer.state.values():
             # A dead unit's velocity ends as a subnormal number, which times 0.9 is itself. Some processors take a
             # hundred times as long to multiply one, and it moves no weight.
             array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
-        return sum(loss for loss, _, _ in batches), sum(correct for _, correct, _ in batches)
+        return total, correct
 
     def _evaluate(self, member: int) -> None:
         """The member's part of a split."""
