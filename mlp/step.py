@@ -142,7 +142,7 @@ class Step:
     def _take_parameters(self, member: int) -> tuple[list[slice], list[slice]]:
         """What the member updates: what belongs to its units, and part of the rest, whose gradients must be summed."""
         size, total = self._team.size, count_parameters(self._sizes)
-        if size == 1:
+        if size == 1:  # nothing to sum, and one range makes fewer pieces
             return _pieces(0, total), []
         units, rows, width = self._owned[member], self._sizes[0] + 1, self._sizes[2]
         first, second = (count_parameters(self._sizes[:layers]) for layers in (2, 3))  # where the next layer's begin

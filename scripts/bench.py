@@ -137,8 +137,7 @@ def _case(
         peaks.append(processes["ours"].ask("gemm"))
         for name, process in able.items():
             time.sleep(0.2)  # the threads of the last BLAS keep spinning for a while
-            process.ask(batches[: steps // 4])  # awake, and with its own data in the caches
-            laps[name].append(process.ask(batches)[0] / steps)
+            laps[name].append(_lap([process], batches))
     weights = [a * b for a, b in pairwise(sizes)]
     flops = 2.0 * BATCH * (3 * sum(weights) - weights[0])  # the first layer has no input gradient
     case: dict[str, Any] = {"network": "–".join(map(str, sizes)), "activ": activ, "peers": {}}
@@ -181,25 +180,25 @@ def shared(rounds: int, steps: int) -> None:
                 laps: list[list[float]] = []  # of one process, of all at once, of one run on all cores
                 for _ in range(rounds + 1):  # the first is not counted
                     parts = [separate[:1], separate, [together]]
-                    laps.append([_lap(part, batches[: steps // 4], batches) / steps for part in parts])
-                one, each, shared = (1e6 * statistics.median(lap[k] for lap in laps[1:]) for k in range(3))
+                    laps.append([_lap(part, batches) for part in parts])
+                one, each, both = (1e6 * statistics.median(lap[k] for lap in laps[1:]) for k in range(3))
                 gains = sorted(lap[0] / lap[2] for lap in laps[1:])
                 limit = statistics.median(many * lap[0] / lap[1] for lap in laps[1:])
                 print(
-                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{one:>6.0f} µs on one core{shared:>6.0f} on {many}"
+                    f"{'–'.join(map(str, sizes)):<16}{activ:<9}{one:>6.0f} µs on one core{both:>6.0f} on {many}"
                     f"{statistics.median(gains):>7.2f} times as fast ({gains[0]:.2f}–{gains[-1]:.2f})"
                     f"   {many} runs at once{each:>6.0f} µs, {limit:.2f}",
                     flush=True,
                 )
 
 
-def _lap(processes: Sequence["_Process"], warm: NDArray[np.intp], batches: NDArray[np.intp]) -> float:
-    """Mean seconds of processes that work at the same time; awake, and with their own data in the caches."""
-    for request in (warm, batches):
+def _lap(processes: Sequence["_Process"], batches: NDArray[np.intp]) -> float:
+    """Mean seconds of a step of processes that work at the same time."""
+    for request in (batches[: len(batches) // 4], batches):  # first to be awake, with their own data in the caches
         for process in processes:
             process.send(request)
         seconds = [process.receive()[0] for process in processes]
-    return statistics.mean(seconds)
+    return statistics.mean(seconds) / len(batches)
 
 
 def accuracy(rounds: int, peers: Sequence[str], threads: Sequence[int], epochs: int = 40) -> None:
